@@ -1,0 +1,96 @@
+"""jobrunner: a process-pool job runner for CPU-bound primitives.
+
+>>> import jobrunner
+>>> job = jobrunner.PrimitiveJob(pow, 2, 10)
+>>> job.submit(jobrunner.InlineExecutor())
+>>> job.result()
+1024
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from jobrunner.algorithm_job import AlgorithmJob as AlgorithmJob
+    from jobrunner.backend import Backend as Backend
+    from jobrunner.backend import Capabilities as Capabilities
+    from jobrunner.errors import ExecutorShutdownError as ExecutorShutdownError
+    from jobrunner.errors import JobCancelledError as JobCancelledError
+    from jobrunner.errors import JobError as JobError
+    from jobrunner.errors import JobRunnerError as JobRunnerError
+    from jobrunner.errors import JobTimeoutError as JobTimeoutError
+    from jobrunner.errors import MemoryLimitExceeded as MemoryLimitExceeded
+    from jobrunner.errors import SerializationError as SerializationError
+    from jobrunner.errors import SpecError as SpecError
+    from jobrunner.errors import StoreError as StoreError
+    from jobrunner.errors import TimeLimitExceeded as TimeLimitExceeded
+    from jobrunner.errors import WorkerDiedError as WorkerDiedError
+    from jobrunner.executors.default import get_executor as get_executor
+    from jobrunner.executors.default import set_executor as set_executor
+    from jobrunner.executors.default import use_executor as use_executor
+    from jobrunner.executors.future import JobFuture as JobFuture
+    from jobrunner.executors.inline import InlineExecutor as InlineExecutor
+    from jobrunner.executors.local import LocalExecutor as LocalExecutor
+    from jobrunner.primitive_job import BasePrimitiveJob as BasePrimitiveJob
+    from jobrunner.primitive_job import PrimitiveJob as PrimitiveJob
+    from jobrunner.report import JobReport as JobReport
+    from jobrunner.status import JOB_FINAL_STATES as JOB_FINAL_STATES
+    from jobrunner.status import JobStatus as JobStatus
+    from jobrunner.waiting import as_completed as as_completed
+    from jobrunner.waiting import gather as gather
+    from jobrunner.waiting import wait as wait
+
+#: Where each public name lives; it is imported from there when it is first asked for (PEP 562).
+_HOME = {
+    "AlgorithmJob": "algorithm_job",
+    "Backend": "backend",
+    "BasePrimitiveJob": "primitive_job",
+    "Capabilities": "backend",
+    "ExecutorShutdownError": "errors",
+    "InlineExecutor": "executors.inline",
+    "JOB_FINAL_STATES": "status",
+    "JobCancelledError": "errors",
+    "JobError": "errors",
+    "JobFuture": "executors.future",
+    "JobReport": "report",
+    "JobRunnerError": "errors",
+    "JobStatus": "status",
+    "JobTimeoutError": "errors",
+    "LocalExecutor": "executors.local",
+    "MemoryLimitExceeded": "errors",
+    "PrimitiveJob": "primitive_job",
+    "SerializationError": "errors",
+    "SpecError": "errors",
+    "StoreError": "errors",
+    "TimeLimitExceeded": "errors",
+    "WorkerDiedError": "errors",
+    "as_completed": "waiting",
+    "gather": "waiting",
+    "get_executor": "executors.default",
+    "set_executor": "executors.default",
+    "use_executor": "executors.default",
+    "wait": "waiting",
+}
+
+#: Names of the contract that a later version brings; asking for one says so.
+_LATER = ("Batch", "DaskExecutor", "RayExecutor", "benchmark", "register_joblib", "share", "sweep", "zip_points")
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        later = f" yet: it comes in a later version than {__version__}" if name in _LATER else ""
+        raise AttributeError(f"module 'jobrunner' has no attribute {name!r}{later}")
+    value = getattr(importlib.import_module(f"jobrunner.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,93 @@
+"""Running one serialised call: bytes in, bytes out.
+
+The same code runs a call in a lane's worker, in the calling process and inside a foreign executor, so that results,
+exceptions and what can't cross mean the same everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jobrunner.serialization import dump_exception, dump_result, load_call
+
+__all__ = ["Outcome", "Times", "execute"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Times:
+    """When a call went through its stages, as `time.monotonic_ns` of the machine that ran it; 0 where it did not."""
+
+    taken_ns: int
+    started_ns: int
+    finished_ns: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call came to.
+
+    ok: whether the function returned.
+    data: the pickled result, or the pickled exception with its traceback.
+    times: when it went through its stages.
+    """
+
+    ok: bool
+    data: bytes
+    times: Times
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+def execute(
+    payload: bytes | bytearray | memoryview,
+    handles: Sequence[bytes] = (),
+    *,
+    on_start: Callable[[], None] = lambda: None,
+    call: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] = _call,
+) -> Outcome:
+    """Load a call, run it, and pickle what it came to.
+
+    Args:
+        payload: `Call.payload`.
+        handles: the pickled handles that the call depends on.
+        on_start: told when the call is loaded and its function is about to start.
+        call: what calls the function, where something must be done around it.
+
+    Raises:
+        SystemExit: the function asked its process to end.  Everything else that it raises is in the outcome.
+    """
+    taken_ns = time.monotonic_ns()
+    started_ns = 0
+    try:
+        function, args, kwargs = load_call(payload, handles)
+        on_start()
+        started_ns = time.monotonic_ns()
+        value = call(function, args, kwargs)
+        finished_ns = time.monotonic_ns()
+        # What a job held is freed before its result is announced, not when the next job comes.
+        del function, args, kwargs
+        data = dump_result(value)
+        del value
+    except SystemExit:
+        raise
+    except BaseException as error:
+        _drop_own_frames(error)
+        return Outcome(False, dump_exception(error), Times(taken_ns, started_ns, time.monotonic_ns()))
+    return Outcome(True, data, Times(taken_ns, started_ns, finished_ns))
+
+
+def _drop_own_frames(error: BaseException) -> None:
+    """Let the traceback begin in the user's function: ours above it tell nobody anything."""
+    traceback = error.__traceback__
+    while (
+        traceback is not None
+        and traceback.tb_next is not None
+        and str(traceback.tb_frame.f_globals.get("__name__")).startswith("jobrunner.")
+    ):
+        traceback = traceback.tb_next
+    error.__traceback__ = traceback

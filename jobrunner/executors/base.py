@@ -1,0 +1,163 @@
+"""What an executor of ours offers, to users and to jobs, and what its engines have in common."""
+
+from __future__ import annotations
+
+import abc
+import concurrent.futures
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from jobrunner.backend import Backend
+from jobrunner.errors import JobRunnerError, SerializationError
+from jobrunner.executors.future import JobFuture
+from jobrunner.executors.services import run_callback
+from jobrunner.messages import pack_call
+from jobrunner.serialization import Call, call_name, dump_call, dump_handle
+
+__all__ = ["JobExecutor", "start_when_ready"]
+
+T = TypeVar("T")
+
+
+class JobExecutor(concurrent.futures.Executor, abc.ABC):
+    """A `concurrent.futures.Executor` that knows jobs.
+
+    An engine implements `submit_call`, `map`, `with_options`, `shutdown` and `backend`.
+    """
+
+    @property
+    @abc.abstractmethod
+    def backend(self) -> Backend:
+        """Where the executor's jobs run, and what it can do."""
+
+    @abc.abstractmethod
+    def submit_call(self, call: Call, job_id: str) -> JobFuture[Any]:
+        """Take a serialised call.
+
+        Args:
+            call: the call; the jobs it depends on may be unfinished.
+            job_id: the id that the job has.
+
+        Raises:
+            ExecutorShutdownError: no more jobs are taken.
+            JobError: the job can't be taken as it is asked for.
+        """
+
+    @abc.abstractmethod
+    def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
+        """A future that carries `error`, for a call that could not be serialised."""
+
+    @abc.abstractmethod
+    def with_options(self, **options: Any) -> JobExecutor:
+        """A light view of the same executor, whose jobs have other options.
+
+        Args:
+            options: of `JobOptions`.
+
+        Raises:
+            TypeError: there is no such option, or its value is of the wrong type.
+            ValueError: its value is out of range.
+        """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> JobFuture[T]:
+        """Have ``fn(*args, **kwargs)`` run as a job.
+
+        Args:
+            fn: any callable, also of ``__main__``, a lambda or a closure.
+            args: its positional arguments; a job handle among them is waited for first.
+            kwargs: its keyword arguments.
+
+        Returns:
+            The job's future.  What can't be serialised doesn't raise here: the future carries the `SerializationError`.
+
+        Raises:
+            ExecutorShutdownError: the executor was shut down.
+            JobError: a job handle among the arguments was never submitted; or the queue is full and this thread must
+                not wait.
+
+        Example:
+            >>> from jobrunner import InlineExecutor
+            >>> InlineExecutor().submit(sum, [1, 2, 3]).result()
+            6
+        """
+        if not callable(fn):
+            raise TypeError(f"the first argument must be callable, not {fn!r}")
+        try:
+            call = dump_call(fn, args, kwargs)
+        except SerializationError as error:
+            return self.submit_failed(error, call_name(fn))
+        return self.submit_call(call, str(uuid.uuid4()))
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: object, traceback: object) -> None:
+        # By an exception: nobody is left to use the results.
+        failed = exc_type is not None
+        self.shutdown(wait=True, cancel_futures=failed, kill_workers=failed)
+
+    @abc.abstractmethod
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False) -> None:
+        """Take no more jobs.
+
+        Args:
+            wait: return only when all jobs are over and all workers gone.
+            cancel_futures: cancel the jobs that have not started.
+            kill_workers: cancel the running jobs too.
+        """
+
+
+def start_when_ready(
+    call: Call,
+    *,
+    hold: Callable[[], None],
+    start: Callable[[bytes], None],
+    fail: Callable[[JobRunnerError], None],
+) -> None:
+    """Start a call as soon as the jobs it depends on are final.
+
+    Args:
+        call: the call.
+        hold: told first, if it has to wait.
+        start: given the body of the call's frame.
+        fail: given the error, if a finished job can't be serialised.
+    """
+    handles = call.dependencies
+    if not handles:
+        start(pack_call(call.payload, ()))
+        return
+
+    def begin() -> None:
+        try:
+            states = [dump_handle(handle) for handle in handles]
+        except Exception as error:
+            failure = SerializationError(f"a finished job among the arguments can't be sent to a worker: {error}")
+            failure.__cause__ = error
+            fail(failure)
+            return
+        try:
+            start(pack_call(call.payload, states))
+        except JobRunnerError as error:
+            fail(error)
+
+    waiting = [handle.dependency() for handle in handles if not handle.dependency().done()]
+    if not waiting:
+        begin()
+        return
+    hold()
+    lock = threading.Lock()
+    left = len(waiting)
+
+    def one_final(_: object) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = left == 0
+        if last:
+            # Pickling a result is the user's code, and a foreign executor calls this on a thread of its own.
+            run_callback(begin)
+
+    for future in waiting:
+        future.add_done_callback(one_final)

@@ -1,0 +1,93 @@
+"""Threads for the user's code: done callbacks, and whatever else must not run on the dispatcher.
+
+Guarantees:
+
+- what is handed over is begun in the order of handing over;
+- one call at a time runs while calls are short, so that a thousand callbacks cost one thread;
+- a call that blocks holds the others up for no longer than `_PATIENCE_S`: then another thread takes over.  A callback may
+  therefore wait for anything, another job's callback included;
+- a thread with nothing to do goes after `_IDLE_S`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["CallbackThreads", "on_callback_thread"]
+
+_PATIENCE_S = 0.01
+_IDLE_S = 10.0
+
+_log = logging.getLogger("jobrunner")
+_here = threading.local()
+
+
+def on_callback_thread() -> bool:
+    """Whether the calling thread is running a callback."""
+    return getattr(_here, "active", False)
+
+
+class CallbackThreads:
+    """Runs calls in order on threads of its own; see the module for the guarantees."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        # All below is guarded by _changed.
+        self._calls: deque[Callable[[], object]] = deque()
+        self._running = 0  # threads inside a call
+        self._waiting = 0  # threads that wait for something to do, or for a running call to take too long
+        self._begun = 0  # calls begun so far; a waiting thread sees by it whether there is progress
+
+    def run(self, call: Callable[[], object]) -> None:
+        """Have `call` called soon; what it raises is logged.  Never waits."""
+        with self._changed:
+            self._calls.append(call)
+            if self._waiting:
+                self._changed.notify()
+                return
+            self._waiting += 1
+        # Either there is no thread at all, or all are inside calls that may block.
+        threading.Thread(target=self._work, name="jobrunner-callbacks", daemon=True).start()
+
+    def drain(self) -> None:
+        """Wait until everything handed over has been run."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._calls and not self._running)
+
+    def _work(self) -> None:
+        _here.active = True
+        while (call := self._next()) is not None:
+            try:
+                call()
+            except BaseException:
+                _log.exception("exception in a callback")
+            # Not kept while waiting for the next one.
+            del call
+            with self._changed:
+                self._running -= 1
+                self._waiting += 1
+                if not self._calls and not self._running:
+                    self._changed.notify_all()
+
+    def _next(self) -> Callable[[], object] | None:
+        """The next call to make on this thread; None when the thread is to end."""
+        with self._changed:
+            while True:
+                if self._calls and not self._running:
+                    break
+                begun = self._begun
+                in_time = self._changed.wait(_PATIENCE_S if self._calls else _IDLE_S)
+                if in_time or begun != self._begun:
+                    continue
+                if self._calls:
+                    break  # the running call takes long: do not wait for it
+                if self._waiting > 1 or not self._running:
+                    self._waiting -= 1
+                    return None
+            self._waiting -= 1
+            self._running += 1
+            self._begun += 1
+            return self._calls.popleft()

@@ -1,0 +1,287 @@
+"""`JobFuture`: a `concurrent.futures.Future` of a job in a process.
+
+A future is final when its executor says so, once, by `settle`.  What settles it is bytes: they are turned into a result
+or an exception by whoever looks first, on that thread, so that no internal thread runs the user's unpickling code.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from jobrunner.errors import JobCancelledError, JobError, JobRunnerError, JobTimeoutError
+from jobrunner.executors.services import run_callback
+from jobrunner.report import JobReport
+from jobrunner.serialization import load_exception, load_result
+from jobrunner.status import JobStatus
+
+__all__ = ["CANCELLED", "JobFuture", "JobRecord", "Settlement", "in_event_loop"]
+
+T = TypeVar("T")
+
+_PENDING = "PENDING"
+_CANCELLED = "CANCELLED_AND_NOTIFIED"
+_FINISHED = "FINISHED"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a job came to.
+
+    Exactly one of these: `data` with `ok` (a pickled result), `data` without (a pickled exception), `error` (one of
+    ours; `data` may then hold a pickled exception that caused it), or neither: cancelled.
+    """
+
+    ok: bool = False
+    data: bytes | None = None
+    error: JobRunnerError | None = None
+
+
+#: The settlement of a cancelled job.
+CANCELLED = Settlement()
+
+
+class JobRecord(Protocol):
+    """What an executor keeps of a job, as its future sees it."""
+
+    job_id: str
+
+    def cancel(self) -> bool:
+        """Cancel the job, which is not final; see `JobFuture.cancel`."""
+
+    def live_status(self) -> JobStatus:
+        """The status of the job, which is not final; never blocks."""
+
+    def report(self, status: JobStatus) -> JobReport:
+        """The job's report; never blocks."""
+
+    def check_process(self) -> None:
+        """Raise JobError where this process is a fork of the one that can settle the job."""
+
+
+class JobFuture(concurrent.futures.Future[T]):
+    """The future of a job: a `concurrent.futures.Future` that knows more, and whose `cancel` ends a running job.
+
+    Attributes:
+        job_id: the job's id, UUID4 text.
+
+    Example:
+        >>> from jobrunner import InlineExecutor
+        >>> future = InlineExecutor().submit(pow, 2, 10)
+        >>> future.result(), future.status().name
+        (1024, 'DONE')
+    """
+
+    def __init__(self, record: JobRecord) -> None:
+        super().__init__()
+        self._record = record
+        self._settlement: Settlement | None = None
+        self.job_id = record.job_id
+
+    # --- the executor's side ---
+
+    def settle(self, settlement: Settlement) -> bool:
+        """Make the future final; the executor's to call.
+
+        Returns:
+            False if it was final already, and stays what it was.
+        """
+        with self._condition:
+            if self._state != _PENDING:
+                return False
+            self._settlement = settlement
+            if settlement is CANCELLED:
+                # "Notified" at once: `concurrent.futures.wait` takes a merely cancelled future for unfinished.
+                self._state = _CANCELLED
+                for waiter in self._waiters:
+                    waiter.add_cancelled(self)
+            else:
+                self._state = _FINISHED
+                for waiter in self._waiters:
+                    (waiter.add_result if settlement.ok else waiter.add_exception)(self)
+            self._condition.notify_all()
+            callbacks = bool(self._done_callbacks)
+        if callbacks:
+            run_callback(self._invoke_callbacks)
+        return True
+
+    def look_again(self) -> None:
+        """Wake those who wait in `cancelled_unless`, to ask their condition again."""
+        with self._condition:
+            self._condition.notify_all()
+
+    def cancelled_unless(self, given_up: Callable[[], bool]) -> bool:
+        """Wait until the future is final, or `given_up()`; whether it is cancelled then."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._state != _PENDING or given_up())
+            return self._state == _CANCELLED
+
+    # --- the user's side ---
+
+    def cancel(self) -> bool:
+        """Cancel the job; a running one is ended with all the processes it started.
+
+        Returns:
+            True where the job is now cancelled, and none of its processes alive; False once it is done or failed, or
+            if the kernel has not ended a process after 5 seconds.  On a thread that runs an event loop, or in a
+            callback, it only requests the end, and returns True.
+        """
+        if self._state == _CANCELLED:
+            return True
+        if self._state == _FINISHED:
+            return False
+        self._record.check_process()
+        return self._record.cancel()
+
+    def status(self) -> JobStatus:
+        """The job's status; never blocks, never raises."""
+        state, settlement = self._state, self._settlement
+        if state == _PENDING or settlement is None:
+            return self._record.live_status()
+        if state == _CANCELLED:
+            return JobStatus.CANCELLED
+        return JobStatus.DONE if settlement.ok else JobStatus.ERROR
+
+    def running(self) -> bool:
+        """Whether a worker has told that the function started, and it has not ended yet."""
+        return self.status() is JobStatus.RUNNING
+
+    def report(self) -> JobReport:
+        """Accounting and post-mortem of the job; never blocks; what is not known yet is None."""
+        return self._record.report(self.status())
+
+    def result(self, timeout: float | None = None) -> T:
+        """The job's result, waiting for it.
+
+        Args:
+            timeout: seconds to wait; None: as long as it takes.
+
+        Raises:
+            JobTimeoutError: `timeout` passed first; the job goes on.
+            JobCancelledError: the job was cancelled.
+            BaseException: what the job raised, with the worker's traceback as its cause.
+        """
+        error = self.exception(timeout)
+        if error is None:
+            return self._result  # type: ignore[return-value]
+        try:
+            raise error
+        finally:
+            # The traceback of the error refers to this frame: do not let it keep the future alive.
+            del self, error
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the job raised, or None, waiting for it.
+
+        Args:
+            timeout: seconds to wait; None: as long as it takes.
+
+        Raises:
+            JobTimeoutError: `timeout` passed first; the job goes on.
+            JobCancelledError: the job was cancelled.
+        """
+        self._await_final(timeout)
+        if self._state == _CANCELLED:
+            raise JobCancelledError(f"job {self.job_id} was cancelled", job_id=self.job_id, report=self.report())
+        self._open()
+        return self._exception
+
+    def _await_final(self, timeout: float | None) -> None:
+        if self._state != _PENDING:
+            return
+        self._record.check_process()
+        with self._condition:
+            if timeout is None:
+                self._condition.wait_for(lambda: self._state != _PENDING)
+                return
+            deadline = time.monotonic() + timeout
+            while self._state == _PENDING:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise JobTimeoutError(
+                        f"job {self.job_id} is not final after {timeout:g} s; it goes on, and can be waited for again",
+                        job_id=self.job_id,
+                    )
+                # No longer than the lock's own limit.
+                self._condition.wait(min(left, 1e6))
+
+    def _open(self) -> None:
+        """Turn the bytes of a finished job into its result or exception.
+
+        No lock is held while the user's code unpickles; if two threads do so at once, the first one's object stands.
+        """
+        settlement = self._settlement
+        if settlement is None or (settlement.data is None and settlement.error is None):
+            return
+        result: Any = None
+        error: BaseException | None = settlement.error
+        ok = settlement.ok
+        if error is not None:
+            if settlement.data is not None:
+                error.__cause__ = load_exception(settlement.data)
+            if isinstance(error, JobRunnerError) and error.report is None:
+                error.report = self.report()
+        elif settlement.data is not None and ok:
+            try:
+                result = load_result(settlement.data)
+            except JobRunnerError as failure:
+                failure.job_id = self.job_id
+                error, ok = failure, False
+        elif settlement.data is not None:
+            error = load_exception(settlement.data)
+        if isinstance(error, JobRunnerError) and error.job_id is None:
+            error.job_id = self.job_id
+        with self._condition:
+            if self._settlement is settlement:
+                self._result, self._exception = result, error
+                # Nothing left to open: the bytes are freed.
+                self._settlement = Settlement(ok=ok)
+
+    def _get_snapshot(self) -> Any:
+        # Python 3.14's asyncio reads the fields of a finished future by this.
+        if self._state == _FINISHED:
+            self._open()
+        return super()._get_snapshot()  # type: ignore[misc]
+
+    def settlement_bytes(self) -> Settlement | None:
+        """The settlement, where it was not opened yet; for passing it on without unpickling it."""
+        settlement = self._settlement
+        if settlement is None or settlement.data is None or settlement.error is not None:
+            return None
+        return settlement
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Refused: the future's state is its executor's."""
+        raise JobError("a JobFuture's state is set by its executor alone", job_id=self.job_id)
+
+    def set_result(self, result: T) -> None:
+        """Refused: the future's state is its executor's."""
+        raise JobError("a JobFuture's state is set by its executor alone", job_id=self.job_id)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Refused: the future's state is its executor's."""
+        raise JobError("a JobFuture's state is set by its executor alone", job_id=self.job_id)
+
+    def __repr__(self) -> str:
+        return f"<JobFuture {self.job_id} {self.status().name}>"
+
+
+def in_event_loop() -> bool:
+    """Whether this thread runs an event loop, which must not be blocked."""
+    import sys
+
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return True
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is None:
+        return False
+    detect: Callable[[], str] = sniffio.current_async_library
+    try:
+        detect()
+    except sniffio.AsyncLibraryNotFoundError:
+        return False
+    return True

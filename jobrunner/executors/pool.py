@@ -1,0 +1,836 @@
+"""The engine of `LocalExecutor`: a scheduler, its lanes, and the thread that listens to them.
+
+::
+
+    any thread                     the dispatcher's thread             other threads
+    submit ─┐                      select ─▶ frames ─▶ outcome ─┐      spawner: Lane(...)
+    cancel ─┼─▶ scheduler (lock) ◀─ deaths, ticks ◀─────────────┤      an ender a lane: Lane.end, exit status
+    close  ─┘        │                                          ▼
+                     └─▶ lane.send, revoke, end …        future.settle ─▶ callback threads: the user's code
+
+Who owns what: the scheduler and every lane's outbox belong to whoever holds `_lock`; a lane's reader and the selector
+belong to the dispatcher; a lane that is being ended belongs to its ender until it has told `_ended`.  The dispatcher
+never runs the user's code, and never waits but in `select`.  Futures are settled after the lock is released.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from typing import Any, Protocol
+
+from jobrunner.errors import (
+    ExecutorShutdownError,
+    JobError,
+    JobRunnerError,
+    TimeLimitExceeded,
+    WorkerDiedError,
+)
+from jobrunner.executors.callbacks import on_callback_thread
+from jobrunner.executors.future import CANCELLED, JobFuture, Settlement, in_event_loop
+from jobrunner.executors.lane import Lane, LaneConfig
+from jobrunner.executors.records import CancelAnswer, End, Job, JobState, LaneState, Slot
+from jobrunner.executors.scheduler import Scheduler
+from jobrunner.executors.services import services
+from jobrunner.messages import LEAVING, Frame, Kind, pack_frame, unpack_outcome
+from jobrunner.options import JobOptions, PoolOptions
+from jobrunner.processes import signal_name
+from jobrunner.report import JobReport
+from jobrunner.serialization import dump_call, load_exception
+from jobrunner.status import JobStatus
+from jobrunner.worker.process import EXIT_CHANNEL_LOST
+
+__all__ = ["Pool", "PoolJob"]
+
+_log = logging.getLogger("jobrunner")
+
+# Workers stamp with the monotonic clock, which all processes of a machine share; reports tell UTC.
+_EPOCH_OFFSET = time.time() - time.monotonic()
+
+
+class ChunkWatcher(Protocol):
+    """Takes the pieces of a chunk as they come; called on internal threads, and must not block."""
+
+    def piece(self, job: PoolJob, data: bytes) -> None:
+        """Some of the chunk's items are done."""
+
+    def ended(self, job: PoolJob, settlement: Settlement) -> None:
+        """The chunk has come to its end."""
+
+
+class Feeder(Protocol):
+    """Hands in, piece by piece, the jobs of a call made before."""
+
+    def stop(self) -> None:
+        """Hand in nothing more; what was not handed in is cancelled."""
+
+
+class PoolJob(Job):
+    """A job of a pool: what the scheduler keeps, and what the caller is told.
+
+    Attributes:
+        future: what the caller holds.
+        frame: what is sent to the worker; None once the job is final.
+    """
+
+    __slots__ = (
+        "argument_bytes",
+        "body",
+        "cause",
+        "exit_code",
+        "exit_signal",
+        "finished",
+        "future",
+        "job_id",
+        "kind",
+        "item",
+        "name",
+        "pid",
+        "pool",
+        "raised",
+        "result_bytes",
+        "serialize_s",
+        "started",
+        "stuck",
+        "submitted",
+        "watcher",
+    )
+
+    def __init__(
+        self, pool: Pool, seq: int, options: JobOptions, job_id: str, name: str, argument_bytes: int, serialize_s: float
+    ) -> None:
+        super().__init__(seq, options, argument_bytes)
+        self.pool = pool
+        self.job_id = job_id
+        self.name = options.name or name
+        self.kind = Kind.JOB
+        # The frame's body; dropped when the job is final.
+        self.body: bytes | None = None
+        self.argument_bytes = argument_bytes
+        self.serialize_s = serialize_s
+        # Monotonic seconds; 0 where not (yet) known.
+        self.submitted = time.monotonic()
+        self.started = 0.0
+        self.finished = 0.0
+        self.pid: int | None = None
+        self.exit_code: int | None = None
+        self.exit_signal: int | None = None
+        self.cause: str | None = None
+        self.result_bytes: int | None = None
+        # The settlement of an outcome for which it is being found out whether to retry.
+        self.raised: Settlement | None = None
+        # The kernel is slow to end its processes: a cancel waits no longer.
+        self.stuck = False
+        # Of a chunk: who takes its pieces, and the item that was in work when the worker died.
+        self.watcher: ChunkWatcher | None = None
+        self.item: int | None = None
+        self.future: JobFuture[Any] = JobFuture(self)
+
+    # --- as the future sees it ---
+
+    def check_process(self) -> None:
+        """Raise JobError where this process is a fork of the one that submitted the job."""
+        if self.pool.pid != os.getpid():
+            raise JobError(
+                f"job {self.job_id} belongs to process {self.pool.pid}, of which this one is a fork: wait for it there",
+                job_id=self.job_id,
+            )
+
+    def cancel(self) -> bool:
+        """See `JobFuture.cancel`."""
+        return self.pool.cancel(self)
+
+    def live_status(self) -> JobStatus:
+        """The status while the future is not settled; reads what the worker says in its page."""
+        if self.state not in (JobState.SENT, JobState.ENDING):
+            return JobStatus.RUNNING if self.state is JobState.DECIDING else JobStatus.QUEUED
+        slot = self.slot
+        lane = self.pool.lane_of(slot)
+        if lane is None:
+            return JobStatus.QUEUED
+        if lane.started() == self.seq:
+            return JobStatus.RUNNING
+        return JobStatus.VALIDATING if lane.claimed() == self.seq else JobStatus.QUEUED
+
+    def report(self, status: JobStatus) -> JobReport:
+        """Accounting and post-mortem; never blocks."""
+        started, pid, attempts = self.started, self.pid, self.attempts
+        lane = self.pool.lane_of(self.slot) if self.state in (JobState.SENT, JobState.ENDING) else None
+        if lane is not None and lane.claimed() == self.seq:
+            pid, attempts = lane.pid, attempts + 1
+            started = lane.started_at() if lane.started() == self.seq else 0.0
+        end = self.finished or None
+        return JobReport(
+            job_id=self.job_id,
+            name=self.name,
+            status=status,
+            backend="local",
+            host=socket.gethostname(),
+            pid=pid,
+            attempts=attempts,
+            submitted_at=self.submitted + _EPOCH_OFFSET,
+            started_at=started + _EPOCH_OFFSET if started else None,
+            finished_at=end + _EPOCH_OFFSET if end else None,
+            queue_s=max(0.0, started - self.submitted) if started else None,
+            run_s=max(0.0, end - started) if started and end else None,
+            serialize_s=self.serialize_s,
+            argument_bytes=self.argument_bytes,
+            result_bytes=self.result_bytes,
+            threads=self.options.threads,
+            exit_code=self.exit_code,
+            exit_signal=self.exit_signal,
+            cause=self.cause,
+        )
+
+
+class Pool:
+    """Lanes, and the jobs in them.
+
+    Args:
+        options: the pool's options.
+        max_workers: how many jobs run at a time.
+        threads: threads of the jobs that are not asked for otherwise.
+
+    Attributes:
+        pid: the process that made it; in a fork it is nobody's.
+        cores: cores that its jobs may take up together.
+        counts: how many jobs ended how.
+    """
+
+    def __init__(self, options: PoolOptions, max_workers: int, threads: int) -> None:
+        self.pid = os.getpid()
+        self.cores = max_workers * threads
+        self._options = options
+        initializer = b""
+        if options.initializer is not None:
+            initializer = dump_call(options.initializer, options.initargs, {}).payload
+        services_ = services()
+        self._config = LaneConfig(services_.spawner.tag, options.env or {}, options.preload, initializer)
+        self._spawner = services_.spawner
+        # Guards the scheduler, the lanes' outboxes, and everything below up to the blank line.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._scheduler = Scheduler(
+            self,
+            cores=self.cores,
+            lane_limit=max_workers + options.spare_workers,
+            spare=options.spare_workers,
+            default_threads=threads,
+            idle_timeout=options.idle_timeout,
+            max_jobs_per_lane=options.max_jobs_per_worker,
+        )
+        self._lanes: dict[int, Lane] = {}
+        self._enders: set[threading.Thread] = set()
+        self._next_seq = 0
+        self._closing = False
+        self._feeders: set[Feeder] = set()
+        # Frames queued in lanes since the lock was taken, to be sent before it is released: lane, frames, jobs.
+        self._to_send: dict[int, list[bytes]] = {}
+        # Lanes that are up and not listened to yet; lanes whose processes have ended; lanes that would not take all
+        # that was to be sent.
+        self._opened: list[Lane] = []
+        self._ended_lanes: list[Lane] = []
+        self._blocked: set[Lane] = set()
+        # What the last worker that could not start said of it, pickled.
+        self._start_error: bytes | None = None
+        self.counts = {"done": 0, "failed": 0, "cancelled": 0}
+
+        # Jobs that are over and whose futures are not told yet; filled under the lock, emptied without.
+        self._to_settle: deque[tuple[PoolJob, Settlement]] = deque()
+        # Written to wake the dispatcher; a byte in it is as good as many.
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._abandoned = False
+        # Until when the dispatcher sleeps if nothing happens; guarded by _lock.
+        self._sleeps_until = 0.0
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+        self._dispatcher = threading.Thread(target=self._dispatch, name="jobrunner-dispatcher", daemon=True)
+        self._dispatcher.start()
+        services_.register(self)
+
+    # --- the caller's side ---
+
+    def new_job(
+        self, options: JobOptions, job_id: str, name: str, argument_bytes: int, serialize_s: float
+    ) -> PoolJob:
+        """A job that is not handed in yet."""
+        with self._lock:
+            self._next_seq += 1
+            seq = self._next_seq
+        return PoolJob(self, seq, options, job_id, name, argument_bytes, serialize_s)
+
+    def hold(self, job: PoolJob) -> None:
+        """Take a job that waits for others; `submit` follows."""
+        with self._lock:
+            self._check_open()
+            self._scheduler.hold(job)
+
+    def submit(self, job: PoolJob, body: bytes, *, admitted: bool = False) -> None:
+        """Hand in a job, new or held.
+
+        Args:
+            job: the job.
+            body: the body of its frame.
+            admitted: whether it is part of a call made before, which a closing pool and a full queue don't refuse.
+
+        Raises:
+            ExecutorShutdownError: the pool takes no more jobs.
+            JobError: the queue is full, and this thread must not wait.
+        """
+        job.body = body
+        job.frame_bytes = len(body)
+        with self._lock:
+            if job.state is JobState.FINAL:
+                return  # cancelled while it was held
+            if job.state is JobState.NEW and not admitted:
+                self._check_open()
+                limit = self._options.max_pending
+                if limit is not None and self._scheduler.queue.count >= limit:
+                    self._wait_for_room(limit)
+            self._scheduler.submit(job, time.monotonic())
+            self._carry_out()
+        self._settle()
+
+    def fail(self, job: PoolJob, error: JobRunnerError) -> None:
+        """Let a job that could not be handed in fail."""
+        with self._lock:
+            if job.state is JobState.FINAL:
+                return
+            self._scheduler.held.discard(job)
+            job.move(JobState.FINAL)
+            self._close_job(job, Settlement(error=error))
+        self._settle()
+
+    def _check_open(self) -> None:
+        if self._closing or self.pid != os.getpid():
+            raise ExecutorShutdownError("the executor was shut down: make a new one, or submit before the shutdown")
+
+    def _wait_for_room(self, limit: int) -> None:
+        if in_event_loop() or on_callback_thread():
+            raise JobError(
+                f"the queue is full ({limit} jobs wait: max_pending), and submit can't wait in an event loop or a "
+                "callback: submit from another thread, or later"
+            )
+        self._changed.wait_for(lambda: self._closing or self._scheduler.queue.count < limit)
+        self._check_open()
+
+    def cancel(self, job: PoolJob, *, wait: bool = True) -> bool:
+        """Cancel a job; see `JobFuture.cancel`.  With `wait` False the end of a running one is only requested."""
+        with self._lock:
+            answer = self._scheduler.cancel(job, time.monotonic())
+            self._carry_out()
+        self._settle()
+        if answer is CancelAnswer.CANCELLED:
+            # Another thread may be about to: whoever cancels sees it cancelled.
+            job.future.settle(CANCELLED)
+            return True
+        if answer is CancelAnswer.TOO_LATE:
+            return False
+        if not wait or on_callback_thread() or in_event_loop():
+            return True
+        return job.future.cancelled_unless(lambda: job.stuck)
+
+    def decide(self, job: PoolJob) -> None:
+        """Find out, on a thread for the user's code, whether what a job raised is to be retried."""
+        raised = job.raised
+        assert raised is not None
+        assert raised.data is not None
+        retry = isinstance(load_exception(raised.data), job.options.retry_on)
+        with self._lock:
+            self._scheduler.decided(job, retry, time.monotonic())
+            self._carry_out()
+        self._settle()
+
+    def lane_of(self, slot: Slot | None) -> Lane | None:
+        """The lane of a slot, if its worker is up."""
+        return None if slot is None else self._lanes.get(slot.number)
+
+    def stats(self) -> dict[str, int]:
+        """How many jobs wait, run and ended how; how many workers there are, and how often one was replaced."""
+        with self._lock:
+            running = sum(
+                1
+                for slot in self._scheduler.slots.values()
+                for job in slot.inflight
+                if job.state is JobState.SENT and (lane := self._lanes.get(slot.number)) and lane.claimed() == job.seq
+            )
+            inflight = sum(len(slot.inflight) for slot in self._scheduler.slots.values())
+            return {
+                "queued": self._scheduler.queue.count + len(self._scheduler.held) + inflight - running,
+                "running": running,
+                **self.counts,
+                "workers": sum(
+                    slot.state in (LaneState.STARTING, LaneState.SERVING) for slot in self._scheduler.slots.values()
+                ),
+                "restarts": self._scheduler.restarts,
+            }
+
+    # --- closing ---
+
+    def add_feeder(self, feeder: Feeder) -> None:
+        """Note that `feeder` will hand in more jobs of a call that was made already; `remove_feeder` follows."""
+        with self._lock:
+            self._check_open()
+            self._feeders.add(feeder)
+
+    def remove_feeder(self, feeder: Feeder) -> None:
+        """Note that `feeder` hands in no more."""
+        with self._lock:
+            self._feeders.discard(feeder)
+            self._changed.notify_all()
+        self.wake()
+
+    @property
+    def closing(self) -> bool:
+        """Whether new jobs are refused."""
+        return self._closing
+
+    def shut_down(self, *, cancel_waiting: bool = False, cancel_all: bool = False) -> None:
+        """Take no more jobs, and end when those taken are over; does not wait."""
+        if self.pid != os.getpid():
+            return
+        with self._lock:
+            self._closing = True
+            self._scheduler.close()
+            now = time.monotonic()
+            if cancel_all:
+                self._scheduler.cancel_all(now)
+            elif cancel_waiting:
+                self._scheduler.cancel_waiting(now)
+            self._carry_out()
+            self._changed.notify_all()
+            feeders = list(self._feeders) if cancel_all or cancel_waiting else []
+        for feeder in feeders:
+            feeder.stop()
+        self._settle()
+        self.wake()
+
+    def join(self) -> None:
+        """Wait until every job is over and every worker gone."""
+        if self.pid != os.getpid():
+            return
+        self._dispatcher.join()
+        with self._lock:
+            enders = list(self._enders)
+        for ender in enders:
+            ender.join()
+
+    def close_at_exit(self) -> None:
+        """Run what was submitted, and end; called at interpreter exit."""
+        if self.pid != os.getpid():
+            return
+        with self._lock:
+            # What is being fed belongs to a call made before.
+            self._changed.wait_for(lambda: not self._feeders)
+        self.shut_down()
+        self.join()
+
+    def forsake(self) -> None:
+        """In a fork: let go of the channels, which are the parent's."""
+        for lane in list(self._lanes.values()):
+            lane.forsake()
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def abandon(self) -> None:
+        """Nobody can submit any more: end when what was submitted is over.  Takes no lock, for it may be called from
+        anywhere, garbage collection included."""
+        self._abandoned = True
+        if self.pid == os.getpid():
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the dispatcher look at what has changed."""
+        try:
+            self._wake_writer.send(b"\0")
+        except BlockingIOError:
+            pass  # it has been woken and has not looked yet
+        except OSError:
+            pass  # it has ended
+
+    # --- the scheduler's driver; all under the lock ---
+
+    def spawn(self, slot: Slot) -> None:
+        """Have the spawner start a worker."""
+        self._spawner.run(lambda: self._open_lane(slot))
+
+    def send(self, slot: Slot, job: Job) -> None:
+        """Queue a job for its lane; `_carry_out` sends."""
+        assert isinstance(job, PoolJob)
+        assert job.body is not None
+        self._to_send.setdefault(slot.number, []).append(pack_frame(job.kind, job.seq, job.body))
+
+    def revoke(self, slot: Slot) -> int:
+        """Take back what the lane's worker has not claimed."""
+        lane = self._lanes.get(slot.number)
+        if lane is None:
+            return 0
+        self._send_to(slot.number)
+        return lane.revoke()
+
+    def claimed(self, slot: Slot) -> int:
+        """The number of the job that the lane's worker claimed last."""
+        lane = self._lanes.get(slot.number)
+        return 0 if lane is None else lane.claimed()
+
+    def claimed_at(self, slot: Slot, job: Job) -> float | None:
+        """When the job was claimed, or, in a chunk, the item in work was begun."""
+        lane = self._lanes.get(slot.number)
+        if lane is None or lane.claimed() != job.seq:
+            return None
+        if isinstance(job, PoolJob) and job.kind == Kind.CHUNK and lane.item() is not None:
+            return lane.item_at()
+        return lane.claimed_at()
+
+    def end(self, slot: Slot, job: Job | None) -> None:
+        """Have a thread end the lane."""
+        lane = self._lanes.get(slot.number)
+        if lane is None:
+            return  # it is being spawned, and ended as soon as it is
+        interrupt, grace = (job.seq, job.options.grace) if job is not None else (0, 0.0)
+        self._start_ender(slot, lane, interrupt, grace)
+
+    def retire(self, slot: Slot) -> None:
+        """Tell an idle lane to leave, and have a thread see to it that it does."""
+        lane = self._lanes[slot.number]
+        lane.retire()
+        lane.flush()
+        self._start_ender(slot, lane, 0, 0.0)
+
+    def retryable(self, job: Job, end: End) -> bool:
+        """Whether a job that came to this end is to be tried again."""
+        assert isinstance(job, PoolJob)
+        error = self._error(job, end)
+        return end is End.DIED or isinstance(error, job.options.retry_on)
+
+    def finish(self, job: Job, end: End) -> None:
+        """Settle a job's future, soon."""
+        assert isinstance(job, PoolJob)
+        if end is End.CANCELLED:
+            job.cause = "it was cancelled"
+            self._close_job(job, CANCELLED)
+        elif end is End.OUTCOME:
+            assert job.raised is not None
+            self._close_job(job, job.raised)
+        else:
+            cause = self._start_error if end is End.NO_WORKER else None
+            self._close_job(job, Settlement(error=self._error(job, end), data=cause))
+
+    def _close_job(self, job: PoolJob, settlement: Settlement) -> None:
+        if not job.finished:
+            job.finished = time.monotonic()
+        job.body = None
+        job.raised = None
+        self.counts["cancelled" if settlement is CANCELLED else "done" if settlement.ok else "failed"] += 1
+        self._to_settle.append((job, settlement))
+
+    def _error(self, job: PoolJob, end: End) -> JobRunnerError:
+        """The error of a job that came to such an end; tells its cause to the report as well."""
+        if end is End.TIME_LIMIT:
+            limit = job.options.time_limit
+            job.cause = f"it ran past its time limit of {limit:g} s and was ended"
+            return TimeLimitExceeded(
+                f"job {job.job_id} ({job.name}) ran past its time limit of {limit:g} s, and its processes were ended. "
+                "Give it a larger time_limit, or less to do.",
+                job_id=job.job_id,
+                pid=job.pid,
+                limit=limit,
+            )
+        if end is End.NO_WORKER:
+            job.cause = "no worker could be started for it"
+            return WorkerDiedError(
+                f"no worker could be started for job {job.job_id} ({job.name}), in several tries. The error chained to "
+                "this one, or what the workers wrote to stderr, tells why.",
+                job_id=job.job_id,
+            )
+        how, hint = _describe_exit(job.exit_code, job.exit_signal)
+        job.cause = f"its worker {how}"
+        return WorkerDiedError(
+            f"the worker (pid {job.pid}) of job {job.job_id} ({job.name}) {how}. {hint}",
+            job_id=job.job_id,
+            pid=job.pid,
+            exit_code=job.exit_code,
+            signal=job.exit_signal,
+        )
+
+    # --- carrying out ---
+
+    def _send_to(self, number: int) -> None:
+        frames = self._to_send.pop(number, None)
+        lane = self._lanes.get(number)
+        if frames is None or lane is None:
+            return
+        lane.send(frames, len(frames))
+        if not lane.flush():
+            self._blocked.add(lane)
+            self.wake()
+
+    def _carry_out(self) -> None:
+        """Send what the scheduler has decided to send; the last thing done under the lock."""
+        for number in list(self._to_send):
+            self._send_to(number)
+        if self._scheduler.alarm < self._sleeps_until:
+            self.wake()
+        if self._options.max_pending is not None:
+            self._changed.notify_all()
+
+    def _settle(self) -> None:
+        """Tell the futures of jobs that are over; without the lock."""
+        to_settle = self._to_settle
+        while to_settle:
+            try:
+                job, settlement = to_settle.popleft()
+            except IndexError:
+                return
+            job.future.settle(settlement)
+            if job.watcher is not None:
+                job.watcher.ended(job, settlement)
+
+    # --- the spawner's thread, and the enders' ---
+
+    def _open_lane(self, slot: Slot) -> None:
+        """Start a lane's worker; on the spawner's thread."""
+        with self._lock:
+            if slot.state is not LaneState.STARTING:
+                self._scheduler.ended(slot, time.monotonic())
+                self.wake()
+                return
+        try:
+            lane = Lane(slot, self._config)
+        except Exception as error:
+            _log.debug("a worker could not be started", exc_info=True)
+            with self._lock:
+                self._start_error = dump_exception(error)
+                now = time.monotonic()
+                self._scheduler.died(slot, now)
+                self._scheduler.ended(slot, now)
+                self._carry_out()
+            self._settle()
+            self.wake()
+            return
+        with self._lock:
+            self._lanes[slot.number] = lane
+            self._opened.append(lane)
+            if slot.state is LaneState.ENDING:
+                self._start_ender(slot, lane, 0, 0.0)
+        self.wake()
+
+    def _start_ender(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
+        ender = threading.Thread(
+            target=self._end_lane, args=(slot, lane, interrupt, grace), name=f"jobrunner-ender-{lane.pid}", daemon=True
+        )
+        self._enders.add(ender)
+        ender.start()
+
+    def _end_lane(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
+        """End a lane's processes; on a thread of its own."""
+        if not lane.end(interrupt, grace):
+            job = slot.victim
+            if isinstance(job, PoolJob):
+                job.cause = f"the kernel has not ended its processes yet (worker pid {lane.pid}: uninterruptible I/O?)"
+                job.stuck = True
+                job.future.look_again()
+            lane.await_death()
+        lane.exit_status()
+        with self._lock:
+            self._ended_lanes.append(lane)
+        self.wake()
+        # The dispatcher takes in what the worker had sent; what is left joins threads of loky's, for some milliseconds.
+        lane.taken_in.wait()
+        lane.close()
+        with self._lock:
+            self._enders.discard(threading.current_thread())
+
+    # --- the dispatcher's thread ---
+
+    def _dispatch(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except Exception:
+            _log.critical("the dispatcher has failed: its jobs are lost", exc_info=True)
+            self._collapse()
+        finally:
+            self._selector.close()
+            self._wake_reader.close()
+            self._wake_writer.close()
+
+    def _turn(self) -> bool:
+        """Wait for something to happen and deal with it; False when all is over."""
+        with self._lock:
+            self._listen()
+            self._scheduler.alarm = float("inf")
+            at = self._scheduler.next_tick()
+            self._sleeps_until = float("inf") if at is None else at
+        timeout = None if at is None else max(0.0, at - time.monotonic())
+        arrived: list[tuple[Lane, list[Frame]]] = []
+        dead: list[Lane] = []
+        for key, events in self._selector.select(timeout):
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    self._wake_reader.recv(4096)
+                continue
+            lane, is_channel = key.data
+            if not is_channel:
+                self._selector.unregister(key.fileobj)
+                dead.append(lane)
+            elif events & selectors.EVENT_READ:
+                arrived.append((lane, lane.receive()))
+        with self._lock:
+            self._sleeps_until = 0.0
+            for lane, frames in arrived:
+                self._take_in(lane, frames)
+            for lane in dead:
+                self._take_in(lane, lane.drain())
+                lane.answered()
+                if lane.slot.state in (LaneState.STARTING, LaneState.SERVING):
+                    self._scheduler.died(lane.slot, time.monotonic())
+            self._put_away()
+            for lane in [lane for lane in self._blocked if lane.flush()]:
+                self._blocked.discard(lane)
+                self._set_events(lane, selectors.EVENT_READ)
+            self._scheduler.tick(time.monotonic())
+            going_on = self._check_over()
+            self._carry_out()
+        self._settle()
+        return going_on
+
+    def _listen(self) -> None:
+        """Register what there is to listen to."""
+        for lane in self._opened:
+            self._selector.register(lane.fileno(), selectors.EVENT_READ, (lane, True))
+            self._selector.register(lane.worker.fileno(), selectors.EVENT_READ, (lane, False))
+        self._opened.clear()
+        for lane in self._blocked:
+            self._set_events(lane, selectors.EVENT_READ | selectors.EVENT_WRITE)
+
+    def _set_events(self, lane: Lane, events: int) -> None:
+        with contextlib.suppress(KeyError, ValueError):  # its channel has closed
+            if self._selector.get_key(lane.fileno()).events != events:
+                self._selector.modify(lane.fileno(), events, (lane, True))
+
+    def _unlisten(self, descriptor: int) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(descriptor)
+
+    def _take_in(self, lane: Lane, frames: list[Frame]) -> None:
+        """Deal with what a worker said."""
+        try:
+            for frame in frames:
+                self._take_frame(lane, frame)
+        except Exception:
+            # A job has written into the channel, or there is a defect: this worker's word is worth nothing any more.
+            _log.warning("lane %s spoke nonsense: it is ended", lane.number, exc_info=True)
+            lane.worker.kill()
+        if lane.eof:
+            # Not death: its worker may live on without its channel.  There is nothing left to listen to.
+            self._unlisten(lane.fileno())
+
+    def _take_frame(self, lane: Lane, frame: Frame) -> None:
+        kind, flags, seq, body = frame
+        slot = lane.slot
+        if kind in (Kind.DONE, Kind.RAISED):
+            self._take_outcome(lane, seq, kind == Kind.DONE, bool(flags & LEAVING), body)
+        elif kind == Kind.PARTIAL:
+            job = slot.inflight[0]
+            if job.seq == seq and job.state is JobState.SENT and isinstance(job, PoolJob) and job.watcher is not None:
+                job.watcher.piece(job, bytes(body))
+        elif kind == Kind.DROPPED:
+            self._scheduler.dropped(slot, time.monotonic())
+        elif kind == Kind.READY:
+            self._start_error = None
+            self._scheduler.ready(slot, time.monotonic())
+        elif kind == Kind.FAILED:
+            self._start_error = bytes(body)
+        else:
+            raise ValueError(f"unknown kind of frame: {kind}")
+
+    def _take_outcome(self, lane: Lane, seq: int, ok: bool, leaving: bool, body: bytes | bytearray) -> None:
+        (taken_ns, started_ns, finished_ns), data = unpack_outcome(body)
+        job = lane.slot.inflight[0]
+        if not isinstance(job, PoolJob) or job.seq != seq:
+            raise ValueError(f"an outcome of job {seq} came where job {job.seq} is in work")
+        if job.state is JobState.SENT:
+            job.started, job.finished = started_ns / 1e9, finished_ns / 1e9
+            job.pid = lane.pid
+            job.result_bytes = len(data) if ok else None
+            job.raised = Settlement(ok=ok, data=data)
+        else:
+            lane.answered()
+        self._scheduler.outcome(lane.slot, seq, ok, leaving, (finished_ns - taken_ns) / 1e9, time.monotonic())
+        if job.state is JobState.DECIDING:
+            services().callbacks.run(lambda: self.decide(job))
+        elif job.state is JobState.FINAL and not ok:
+            job.cause = "its function raised, or something of it could not be sent"
+
+    def _put_away(self) -> None:
+        """Close the lanes whose processes have ended."""
+        ended, self._ended_lanes = self._ended_lanes, []
+        for lane in ended:
+            self._take_in(lane, lane.drain())
+            exit_code, exit_signal = lane.exit_status()
+            for job in lane.slot.inflight:
+                if isinstance(job, PoolJob) and job.seq == lane.claimed():
+                    job.pid, job.exit_code, job.exit_signal = lane.pid, exit_code, exit_signal
+                    job.started = lane.started_at() if lane.started() == job.seq else 0.0
+                    job.item = lane.item()
+            self._scheduler.ended(lane.slot, time.monotonic())
+            self._unlisten(lane.fileno())
+            self._unlisten(lane.worker.fileno())
+            self._blocked.discard(lane)
+            del self._lanes[lane.number]
+            lane.taken_in.set()
+
+    def _check_over(self) -> bool:
+        """Whether there is, or may come, anything more to do."""
+        if self._abandoned:
+            self._closing = True
+            self._scheduler.close()
+        if not self._closing or self._feeders or not self._scheduler.drained():
+            return True
+        self._scheduler.retire_all()
+        return bool(self._scheduler.slots)
+
+    def _collapse(self) -> None:
+        """After a defect of ours: no future waits for ever, and no process stays."""
+        with self._lock:
+            self._closing = True
+            for lane in self._lanes.values():
+                lane.worker.kill()
+            jobs = [*self._scheduler.held, *self._scheduler.queue]
+            for slot in self._scheduler.slots.values():
+                jobs += slot.inflight
+            for job in jobs:
+                if isinstance(job, PoolJob) and job.state is not JobState.FINAL:
+                    error = WorkerDiedError("jobrunner's dispatcher has failed; see the log", job_id=job.job_id)
+                    self._close_job(job, Settlement(error=error))
+            self._changed.notify_all()
+        self._settle()
+
+
+def _describe_exit(code: int | None, signal_number: int | None) -> tuple[str, str]:
+    """What happened to a worker, and what to check."""
+    if signal_number is not None:
+        name = signal_name(signal_number)
+        if name == "SIGKILL":
+            return "was killed by SIGKILL", "Check whether somebody killed it, or the system ran out of memory."
+        if name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL"):
+            return f"crashed with {name}", "Check the compiled code that the function calls."
+        return f"was ended by {name}", "Check who sent the signal."
+    if code is None:
+        return "ended", "How is not known: another part of the program has waited for it."
+    if code == EXIT_CHANNEL_LOST:
+        return (
+            f"lost its channel and left with exit code {code}",
+            "Check whether the function closes descriptors that it did not open.",
+        )
+    return f"left with exit code {code}", "Check whether the function, or a library it calls, ends its process."

@@ -1,0 +1,131 @@
+"""What a process has once, however many executors it makes: callback threads, the spawner, the guardian.
+
+`services()` makes it when it is first asked for.  It belongs to one process: in a fork it is made afresh, and the
+executors that came with the fork are told that they are not its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from jobrunner.executors.callbacks import CallbackThreads
+
+if TYPE_CHECKING:
+    from jobrunner.executors.spawner import Spawner
+
+__all__ = ["Closable", "Services", "run_callback", "services"]
+
+
+class Closable(Protocol):
+    """What a process must close before it exits."""
+
+    def close_at_exit(self) -> None:
+        """Run what was submitted, and end; called at interpreter exit."""
+
+    def forsake(self) -> None:
+        """In a fork: let go of what is the parent's."""
+
+
+class Services:
+    """The services of one process.
+
+    Attributes:
+        pid: the process they belong to.
+        callbacks: threads for the user's code.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.callbacks = CallbackThreads()
+        self._lock = threading.Lock()
+        self._spawner: Spawner | None = None
+        self._closables: weakref.WeakSet[Closable] = weakref.WeakSet()
+        self._hooked = False
+
+    @property
+    def spawner(self) -> Spawner:
+        """The thread that starts workers."""
+        with self._lock:
+            if self._spawner is None:
+                from jobrunner.executors.spawner import Spawner
+
+                self._spawner = Spawner()
+            return self._spawner
+
+    def register(self, closable: Closable) -> None:
+        """Have `closable` finished before the interpreter exits."""
+        with self._lock:
+            self._closables.add(closable)
+            if not self._hooked:
+                self._hooked = True
+                _before_exit(self._finish)
+
+    def _finish(self) -> None:
+        if self.pid != os.getpid():
+            return  # the hook was inherited by a fork
+        with self._lock:
+            closables = list(self._closables)
+        for closable in closables:
+            closable.close_at_exit()
+        self.callbacks.drain()
+        if self._spawner is not None:
+            self._spawner.close()
+
+    def forsake(self) -> None:
+        """In a fork of the process: these services are another process's."""
+        for closable in list(self._closables):
+            closable.forsake()
+        if self._spawner is not None:
+            self._spawner.forsake()
+
+
+def _before_exit(hook: Callable[[], None]) -> None:
+    """Call `hook` when the interpreter exits, before loky's own hook joins its threads.
+
+    Hooks are called last registered first.  loky registers its own anew at each first start of an executor, since it
+    keeps what ``threading._register_atexit`` returns, None, as the mark of having done so: it is marked here for good.
+    """
+    from loky import process_executor
+
+    register: Callable[[Callable[[], None]], object] | None = getattr(threading, "_register_atexit", None)
+    if register is None:
+        atexit.register(hook)
+        return
+    if process_executor.process_pool_executor_at_exit is None:
+        register(process_executor._python_exit)
+        process_executor.process_pool_executor_at_exit = True
+    register(hook)
+
+
+#: The services of this process, once there are any.
+_CURRENT: list[Services] = []
+
+
+def services() -> Services:
+    """The services of this process."""
+    if not _CURRENT:
+        _CURRENT.append(Services())
+    return _CURRENT[0]
+
+
+def run_callback(call: Callable[[], object]) -> None:
+    """Have the user's code run on a thread of its own, soon."""
+    services().callbacks.run(call)
+
+
+def _renew_after_fork() -> None:
+    if _CURRENT:
+        inherited = _CURRENT[0]
+        _CURRENT.clear()
+        with contextlib.suppress(Exception):
+            inherited.forsake()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_after_fork)

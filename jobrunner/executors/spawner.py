@@ -1,0 +1,101 @@
+"""The one thread of a process that starts workers.
+
+A worker must not be started on a thread that may end: a parent-death signal set by anybody fires when the *thread*
+ends.  Nor on the dispatcher, which a start would block for milliseconds.  This thread blocks SIGINT, so that a Ctrl-C
+in the moment of a start does not kill the newcomer, which sets its own handling up before it unblocks the signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from jobrunner.processes import LANE_VARIABLE
+
+__all__ = ["Spawner"]
+
+_log = logging.getLogger("jobrunner")
+
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class Spawner:
+    """Runs starts in order on its thread, and keeps the guardian.
+
+    Attributes:
+        tag: what the tags of all workers of this process begin with.
+    """
+
+    def __init__(self) -> None:
+        self.tag = f"{os.environ.get(LANE_VARIABLE, '')}{uuid.uuid4().hex}."
+        self._starts: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._work, name="jobrunner-spawner", daemon=True)
+        self._thread.start()
+
+    def run(self, start: Callable[[], None]) -> None:
+        """Have `start` called on the spawner's thread, after those handed in before."""
+        self._starts.put(start)
+
+    def close(self) -> None:
+        """End the thread and the guardian; no worker is left."""
+        self._starts.put(None)
+        self._thread.join()
+        if self._guardian is not None:
+            self._guardian.kill()
+            self._guardian.wait()
+
+    def forsake(self) -> None:
+        """In a fork: the guardian is the parent's, and not to be warned about."""
+        if self._guardian is not None:
+            self._guardian.returncode = 0
+
+    def _work(self) -> None:
+        _prepare_thread()
+        while (start := self._starts.get()) is not None:
+            start()
+            del start
+            if self._guardian is None or self._guardian.poll() is not None:
+                self._start_guardian()
+
+    def _start_guardian(self) -> None:
+        """Start the process that ends the workers if this one is killed."""
+        # Only what guardian.py needs; psutil, its fallback, is found where it was found here.
+        paths = [_PACKAGE_ROOT, *(path for path in sys.path if path.endswith("site-packages"))]
+        code = f"import sys; sys.path += {paths!r}; from jobrunner.executors.guardian import main; main()"
+        environment = {name: value for name, value in os.environ.items() if name != LANE_VARIABLE}
+        try:
+            self._guardian = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
+                [sys.executable, "-I", "-S", "-c", code, str(os.getpid()), self.tag],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env=environment,
+            )
+        except OSError:
+            _log.exception("no guardian: workers may outlive this process if it is killed")
+
+
+def _prepare_thread() -> None:
+    """Have what is started on this thread start with SIGINT blocked."""
+    from loky.backend import resource_tracker as loky_tracker
+
+    with contextlib.suppress(Exception):
+        # Starting a tracker unblocks SIGINT: they are started first.
+        loky_tracker.ensure_running()
+        if os.name == "posix":
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -1,0 +1,209 @@
+"""What a worker is handed while it is being spawned: its end of the channel, its progress page, its tokens.
+
+Descriptors are inherited: they are pickled among the arguments of the worker's loky executor while loky spawns it, so
+there is no listening socket, no name in a file system and no authentication to get wrong.  The receiving end makes each
+its own and not inheritable, so that a program started by a job doesn't hold the channel open.
+
+Everything here works on any POSIX system; where Linux has something better (memfd, eventfd) it is used, and the
+fallback stands beside it.  On Windows sockets are shared with the child by its process id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import socket
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from multiprocessing.context import get_spawning_popen
+from typing import Any
+
+__all__ = ["HandedSocket", "ProgressPage", "TokenCounter", "open_tokens"]
+
+
+def _receive_descriptor(fd: int) -> int:
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def _spawning() -> Any:
+    popen = get_spawning_popen()
+    if popen is None:
+        raise TypeError("a worker's channel can only be pickled while the worker is spawned")
+    return popen
+
+
+class HandedSocket:
+    """A socket that crosses to a worker while it is spawned.
+
+    Attributes:
+        sock: the socket, in whichever process this is.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def __reduce__(self) -> tuple[Callable[..., HandedSocket], tuple[Any, ...]]:
+        popen = _spawning()
+        if sys.platform == "win32":
+            return _receive_shared_socket, (self.sock.share(popen.pid),)
+        return _receive_socket, (popen.duplicate_for_child(self.sock.fileno()),)
+
+
+def _receive_socket(fd: int) -> HandedSocket:
+    return HandedSocket(socket.socket(fileno=_receive_descriptor(fd)))
+
+
+def _receive_shared_socket(info: bytes) -> HandedSocket:
+    return HandedSocket(socket.fromshare(info))  # type: ignore[attr-defined,unused-ignore]
+
+
+class ProgressPage:
+    """A page of memory in which a worker says, without a system call, what it is doing.
+
+    The worker writes, the caller reads, at any time and after the worker's death too.  A word is 8 aligned bytes, stored
+    in one go.  The worker writes a time before the sequence number that it belongs to, so that a number read stands
+    for a time already there.
+
+    Words: TAKEN and STARTED hold the sequence number of the job last taken up and last started, each followed by its
+    `time.monotonic_ns`; ITEM holds the number of the item in work within a chunk, counted from 1, followed by the time
+    at which it was begun.
+    """
+
+    TAKEN, TAKEN_NS, STARTED, STARTED_NS, ITEM, ITEM_NS = range(6)
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._fd = -1
+        if sys.platform == "win32":
+            self._name = f"jobrunner-{uuid.uuid4()}"
+            self._map = mmap.mmap(-1, mmap.PAGESIZE, tagname=self._name)
+        else:
+            self._fd = _anonymous_file()
+            os.ftruncate(self._fd, mmap.PAGESIZE)
+            self._map = mmap.mmap(self._fd, mmap.PAGESIZE)
+        #: the words, as integers
+        self.words = memoryview(self._map).cast("Q")
+
+    def close_descriptor(self) -> None:
+        """Close the descriptor, which is needed only until the worker is spawned; the memory stays."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __reduce__(self) -> tuple[Callable[..., ProgressPage], tuple[Any, ...]]:
+        popen = _spawning()
+        if sys.platform == "win32":
+            return _receive_page, (-1, self._name)
+        return _receive_page, (popen.duplicate_for_child(self._fd), "")
+
+
+def _anonymous_file() -> int:
+    """A descriptor of a file without a name."""
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):  # a kernel or sandbox without it
+            return os.memfd_create("jobrunner-progress", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _receive_page(fd: int, name: str) -> ProgressPage:
+    page = ProgressPage.__new__(ProgressPage)
+    page._name = name
+    page._fd = -1
+    if sys.platform == "win32":
+        page._map = mmap.mmap(-1, mmap.PAGESIZE, tagname=name)
+    else:
+        page._map = mmap.mmap(_receive_descriptor(fd), mmap.PAGESIZE)
+        os.close(fd)
+    page.words = memoryview(page._map).cast("Q")
+    return page
+
+
+class TokenCounter:
+    """A number of tokens that two processes take from, each token going to one of them.
+
+    The caller gives a token for each job that it sends, before it sends it; the worker takes one before it starts a
+    job, and the caller takes one to revoke a job.  So a job is either started or revoked, never both, though neither
+    waits for the other.  This is the portable form: bytes in a socket pair, whose reading end both processes hold.
+    """
+
+    def __init__(self, giving: socket.socket | None, taking: socket.socket) -> None:
+        self._giving = giving
+        self._taking = taking
+
+    def give(self, count: int) -> None:
+        """Add `count` tokens; the caller's side only."""
+        assert self._giving is not None
+        self._giving.sendall(bytes(count))
+
+    def take(self) -> bool:
+        """Take one token if there is one; never waits."""
+        try:
+            return len(self._taking.recv(1)) == 1
+        except BlockingIOError:
+            return False
+
+    def take_all(self) -> int:
+        """Take every token there is, and say how many that were."""
+        count = 0
+        while self.take():
+            count += 1
+        return count
+
+    def close(self) -> None:
+        """Release this process's descriptors."""
+        if self._giving is not None:
+            self._giving.close()
+        self._taking.close()
+
+    def __reduce__(self) -> tuple[Callable[..., TokenCounter], tuple[Any, ...]]:
+        return _receive_tokens, (HandedSocket(self._taking),)
+
+
+def _receive_tokens(taking: HandedSocket) -> TokenCounter:
+    taking.sock.setblocking(False)
+    return TokenCounter(None, taking.sock)
+
+
+class EventTokenCounter(TokenCounter):
+    """The same on Linux, as an eventfd that counts: one descriptor, and half a microsecond a call."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def give(self, count: int) -> None:
+        os.eventfd_write(self._fd, count)
+
+    def take(self) -> bool:
+        try:
+            os.eventfd_read(self._fd)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __reduce__(self) -> tuple[Callable[..., TokenCounter], tuple[Any, ...]]:
+        return _receive_event_tokens, (_spawning().duplicate_for_child(self._fd),)
+
+
+def _receive_event_tokens(fd: int) -> TokenCounter:
+    return EventTokenCounter(_receive_descriptor(fd))
+
+
+def open_tokens() -> TokenCounter:
+    """A counter with no tokens, of the best kind that this system has."""
+    if hasattr(os, "eventfd"):
+        with contextlib.suppress(OSError):
+            return EventTokenCounter(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE))
+    giving, taking = socket.socketpair()
+    giving.setblocking(True)
+    taking.setblocking(False)
+    return TokenCounter(giving, taking)

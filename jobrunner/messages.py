@@ -1,0 +1,187 @@
+"""The frames on a channel between a caller and a worker.
+
+::
+
+    caller ──▶ worker                          worker ──▶ caller
+    JOB    seq  a call to run                  READY    0    the worker serves; body: pickled facts
+    CHUNK  seq  many items of one function     DONE     seq  the function returned
+    EXIT   0    leave when idle                RAISED   seq  it raised, or could not cross
+                                               PARTIAL  seq  items of a chunk that are done so far
+                                               DROPPED  seq  a job that was revoked before it was claimed
+                                               FAILED   0    the worker can't start; body: pickled exception
+
+A frame is a header (kind, flags, sequence number of the job, length of the body) and the body.  A stream socket keeps
+frames in order, and a reader takes them as they come, whole or in pieces.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+import struct
+from collections.abc import Sequence
+
+__all__ = [
+    "HEADER",
+    "LEAVING",
+    "Frame",
+    "FrameReader",
+    "Kind",
+    "pack_call",
+    "pack_frame",
+    "pack_outcome",
+    "unpack_call",
+    "unpack_outcome",
+]
+
+HEADER = struct.Struct("<BBQQ")
+_TIMES = struct.Struct("<QQQ")
+_COUNT = struct.Struct("<I")
+_LENGTH = struct.Struct("<Q")
+
+#: Flag of an outcome: the worker takes no further job, because this one left children or threads behind.
+LEAVING = 1
+
+# A frame whose body is longer than this is received into a buffer of its own.
+_BUFFER_BYTES = 1 << 16
+
+
+class Kind(enum.IntEnum):
+    """What a frame says."""
+
+    JOB = 1
+    CHUNK = 2
+    EXIT = 3
+    READY = 16
+    DONE = 17
+    RAISED = 18
+    PARTIAL = 19
+    DROPPED = 20
+    FAILED = 21
+
+
+#: (kind, flags, seq, body)
+Frame = tuple[int, int, int, bytes | bytearray]
+
+
+def pack_frame(kind: int, seq: int, body: bytes | bytearray = b"", flags: int = 0) -> bytes:
+    """A frame as bytes.
+
+    Example:
+        >>> len(pack_frame(Kind.EXIT, 0)) == HEADER.size
+        True
+    """
+    return HEADER.pack(kind, flags, seq, len(body)) + body
+
+
+def pack_call(payload: bytes, handles: Sequence[bytes]) -> bytes:
+    """The body of a JOB or CHUNK: the number of handles, each with its length, then the pickled call."""
+    if not handles:
+        return _COUNT.pack(0) + payload
+    parts = [_COUNT.pack(len(handles))]
+    for handle in handles:
+        parts += (_LENGTH.pack(len(handle)), handle)
+    return b"".join([*parts, payload])
+
+
+def unpack_call(body: bytes | bytearray) -> tuple[memoryview, list[bytes]]:
+    """The pickled call and the handles of a JOB's body."""
+    view = memoryview(body)
+    (count,) = _COUNT.unpack_from(view)
+    offset = _COUNT.size
+    handles = []
+    for _ in range(count):
+        (length,) = _LENGTH.unpack_from(view, offset)
+        offset += _LENGTH.size
+        handles.append(bytes(view[offset : offset + length]))
+        offset += length
+    return view[offset:], handles
+
+
+def pack_outcome(taken_ns: int, started_ns: int, finished_ns: int, data: bytes) -> bytes:
+    """The body of a DONE or RAISED."""
+    return _TIMES.pack(taken_ns, started_ns, finished_ns) + data
+
+
+def unpack_outcome(body: bytes | bytearray) -> tuple[tuple[int, int, int], bytes]:
+    """The times and the data of an outcome's body."""
+    return _TIMES.unpack_from(body), bytes(memoryview(body)[_TIMES.size :])
+
+
+class FrameReader:
+    """Takes frames off a stream socket, as they come.
+
+    One owner; not thread-safe.  `read` makes at most one receive call, so on a non-blocking socket it never waits.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = 0  # first byte not yet parsed
+        self._end = 0  # first byte not yet received
+        # A large frame on its way: its header and the buffer that its body goes to, filled up to _large_filled.
+        self._large: tuple[int, int, int] | None = None
+        self._large_body = bytearray()
+        self._large_filled = 0
+        #: whether the other end has closed
+        self.eof = False
+
+    def read(self) -> list[Frame]:
+        """Receive once, and return the frames that are complete now.
+
+        Raises:
+            BlockingIOError: a non-blocking socket has nothing.
+            OSError: the channel is broken.
+        """
+        if self._large is not None:
+            return self._read_large()
+        if self._end == len(self._buffer):
+            self._compact()
+        received = self._sock.recv_into(self._view[self._end :])
+        if received == 0:
+            self.eof = True
+            return []
+        self._end += received
+        return self._parse()
+
+    def _compact(self) -> None:
+        rest = bytes(self._view[self._start : self._end])
+        self._view[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
+
+    def _parse(self) -> list[Frame]:
+        frames: list[Frame] = []
+        start, end, buffer = self._start, self._end, self._buffer
+        size = HEADER.size
+        while end - start >= size:
+            kind, flags, seq, length = HEADER.unpack_from(buffer, start)
+            body_start = start + size
+            if end - body_start >= length:
+                start = body_start + length
+                frames.append((kind, flags, seq, bytes(self._view[body_start:start])))
+                continue
+            if length > _BUFFER_BYTES - size:
+                self._large = (kind, flags, seq)
+                self._large_body = bytearray(length)
+                self._large_filled = end - body_start
+                self._large_body[: self._large_filled] = self._view[body_start:end]
+                start = end
+            break
+        if start == end:
+            start = end = 0
+        self._start, self._end = start, end
+        return frames
+
+    def _read_large(self) -> list[Frame]:
+        assert self._large is not None
+        received = self._sock.recv_into(memoryview(self._large_body)[self._large_filled :])
+        if received == 0:
+            self.eof = True
+            return []
+        self._large_filled += received
+        if self._large_filled < len(self._large_body):
+            return []
+        kind, flags, seq = self._large
+        body, self._large, self._large_body = self._large_body, None, bytearray()
+        return [(kind, flags, seq, body)]

@@ -1,0 +1,171 @@
+"""Options of executors and of their jobs, checked once, when they are given."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["JobOptions", "PoolOptions", "check_count", "check_seconds", "default_max_workers"]
+
+_NOT_YET = {
+    "memory_limit": "memory_limit is not supported in this version: leave it out, or limit memory inside the function",
+    "capture_output": "capture_output is not supported in this version: leave it out, or redirect inside the function",
+}
+
+
+def check_seconds(name: str, value: float | None, *, zero: bool = False) -> float | None:
+    """Return `value` as a float of seconds, or None for None; refuse what is no duration.
+
+    Args:
+        name: the option's name, for the error.
+        value: seconds, or None.
+        zero: whether 0 is allowed.
+
+    Raises:
+        TypeError: `value` is not a number.
+        ValueError: `value` is negative, not finite, or zero where that is not allowed.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    seconds = float(value)
+    if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
+        raise ValueError(f"{name} must be {'at least 0' if zero else 'above 0'} and finite seconds, not {value!r}")
+    return seconds
+
+
+def check_count(name: str, value: int, *, least: int = 1) -> int:
+    """Return `value` as an int of at least `least`.
+
+    Raises:
+        TypeError: `value` is not a whole number.
+        ValueError: `value` is below `least`.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    count = int(value.__index__())
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, not {count}")
+    return count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """Options of one job; they come from the executor that it is submitted to.
+
+    Attributes:
+        time_limit: seconds that the job may take, from when a worker takes it up.
+        memory_limit: not supported in this version.
+        retries: further attempts after the worker died, and after the exception types in `retry_on`.
+        retry_on: exception types that are retried as well.
+        threads: BLAS/OpenMP threads that the job may use, and cores that it takes up.
+        grace: seconds between a polite interrupt and the end of the job's processes; 0: ended at once.
+        capture_output: not supported in this version.
+        priority: larger first.
+        name: a name for reports; default the function's qualified name.
+    """
+
+    time_limit: float | None = None
+    memory_limit: int | str | None = None
+    retries: int = 0
+    retry_on: tuple[type[BaseException], ...] = ()
+    threads: int = 1
+    grace: float = 0.0
+    capture_output: bool = False
+    priority: float = 0
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, explanation in _NOT_YET.items():
+            if getattr(self, name) not in (None, False):
+                raise ValueError(explanation)
+        put = object.__setattr__
+        put(self, "time_limit", check_seconds("time_limit", self.time_limit))
+        put(self, "grace", check_seconds("grace", self.grace, zero=True) or 0.0)
+        put(self, "retries", check_count("retries", self.retries, least=0))
+        put(self, "threads", check_count("threads", self.threads))
+        if isinstance(self.priority, bool) or not isinstance(self.priority, (int, float)) or self.priority != self.priority:
+            raise TypeError(f"priority must be a number, not {self.priority!r}")
+        retry_on = (self.retry_on,) if isinstance(self.retry_on, type) else tuple(self.retry_on)
+        for kind in retry_on:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise TypeError(f"retry_on must name exception types, not {kind!r}")
+        put(self, "retry_on", retry_on)
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(f"name must be text, not {self.name!r}")
+
+    def replace(self, **changes: Any) -> JobOptions:
+        """These options with `changes`.
+
+        Raises:
+            TypeError: a change names no option of a job; the message lists them.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        unknown = sorted(set(changes) - set(names))
+        if unknown:
+            raise TypeError(f"no such job option: {', '.join(unknown)} (job options are {', '.join(names)})")
+        return dataclasses.replace(self, **changes)
+
+    def non_default(self) -> dict[str, Any]:
+        """The options that differ from the defaults."""
+        return _non_default(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoolOptions:
+    """Options of a pool of workers; see `LocalExecutor` for their meaning."""
+
+    max_workers: int | None = None
+    idle_timeout: float | None = 60.0
+    max_jobs_per_worker: int | None = None
+    max_pending: int | None = None
+    spare_workers: int = 1
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    env: Mapping[str, str] | None = None
+    preload: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for name in ("max_workers", "max_jobs_per_worker", "max_pending"):
+            if getattr(self, name) is not None:
+                put(self, name, check_count(name, getattr(self, name)))
+        put(self, "spare_workers", check_count("spare_workers", self.spare_workers, least=0))
+        put(self, "idle_timeout", check_seconds("idle_timeout", self.idle_timeout, zero=True))
+        if self.initializer is not None and not callable(self.initializer):
+            raise TypeError(f"initializer must be callable, not {self.initializer!r}")
+        put(self, "initargs", tuple(self.initargs))
+        if self.env is not None:
+            for key, value in self.env.items():
+                if not isinstance(key, str) or not isinstance(value, str) or not key or "=" in key:
+                    raise TypeError(f"env must map variable names to text, not {key!r} to {value!r}")
+            put(self, "env", MappingProxyType(dict(self.env)))
+        if isinstance(self.preload, str):
+            raise TypeError(f"preload must be a sequence of module names, not the text {self.preload!r}")
+        put(self, "preload", tuple(self.preload))
+        for module in self.preload:
+            if not isinstance(module, str):
+                raise TypeError(f"preload must name modules, not {module!r}")
+
+    def non_default(self) -> dict[str, Any]:
+        """The options that differ from the defaults."""
+        return _non_default(self)
+
+
+def _non_default(options: JobOptions | PoolOptions) -> dict[str, Any]:
+    return {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if getattr(options, field.name) != field.default
+    }
+
+
+def default_max_workers(threads: int = 1) -> int:
+    """The CPUs that this process may use (affinity and cgroup quota respected), divided by `threads`; at least 1."""
+    from loky import cpu_count
+
+    return max(1, int(cpu_count()) // threads)

@@ -1,0 +1,325 @@
+"""Calls, results and exceptions as bytes, and back.
+
+::
+
+    caller                                              worker
+    dump_call(fn, args, kwargs) ──▶ Call.payload ─────▶ load_call ──▶ fn(*args, **kwargs)
+                                                                            │
+    load_result / load_exception ◀── Outcome bytes ◀─── dump_result / dump_exception
+
+Job handles among the arguments are not pickled with the call: `dump_call` notes them as dependencies, and `load_call`
+puts in their places the finished handles that arrive beside the call.
+
+Whatever the pickler says, the caller gets a `SerializationError` that names the part that failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pickle
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import cloudpickle
+
+from jobrunner.errors import JobError, SerializationError
+
+__all__ = [
+    "Call",
+    "Dependency",
+    "RemoteTraceback",
+    "call_name",
+    "collect_dependency",
+    "dump_call",
+    "dump_exception",
+    "dump_handle",
+    "dump_result",
+    "load_call",
+    "load_exception",
+    "load_result",
+    "resolve_dependency",
+]
+
+PROTOCOL = 5
+
+# The opcode by which protocols 4 and up name a class or function.  Bytes without it hold built-in values only: they
+# can be rebuilt anywhere, run no user code while they are, and never fail.
+_STACK_GLOBAL = b"\x93"
+
+_PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+class Dependency(Protocol):
+    """What a job handle offers to those who serialise a call that it is an argument of."""
+
+    def finished_state(self) -> Any:
+        """The state of the final handle, from which `rebuild_handle` makes it again; blocks until final."""
+
+
+class _Context(threading.local):
+    """What the pickling or unpickling under way on this thread needs to know.
+
+    collected: the handles met while a call is dumped; None when none is (handles then pickle by themselves).
+    resolved: the finished handles that the call being loaded may ask for, by index.
+    """
+
+    collected: list[Any] | None = None
+    resolved: Sequence[Any] = ()
+
+
+_context = _Context()
+
+
+@dataclasses.dataclass(slots=True)
+class Call:
+    """A function with its arguments, serialised.
+
+    payload: pickle of ``(function, args, kwargs)``.
+    dependencies: the job handles among the arguments, in the order of their indices.
+    name: the function's qualified name, for people.
+    serialize_s: seconds that it took.
+    """
+
+    payload: bytes
+    dependencies: tuple[Any, ...]
+    name: str
+    serialize_s: float
+
+
+def call_name(function: object) -> str:
+    """The name of a callable, for people."""
+    for source in (function, getattr(function, "func", None), type(function)):
+        name = getattr(source, "__qualname__", None)
+        if isinstance(name, str):
+            return name
+    return "call"
+
+
+def dump_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """Serialise a call now, so that later changes of an argument change nothing.
+
+    Args:
+        function: any callable; one of ``__main__``, a lambda or a closure travels by value.
+        args: positional arguments.
+        kwargs: keyword arguments.
+
+    Returns:
+        The call, with the job handles met among the arguments as its dependencies.
+
+    Raises:
+        SerializationError: a part can't be pickled; the message names it.
+
+    Example:
+        >>> call = dump_call(pow, (2, 10), {})
+        >>> load_call(call.payload)[0](2, 10)
+        1024
+    """
+    began = time.perf_counter()
+    outer, _context.collected = _context.collected, []
+    try:
+        payload = cloudpickle.dumps((function, args, kwargs), protocol=PROTOCOL)
+        dependencies = tuple(_context.collected)
+    except JobError:
+        raise  # a handle among the arguments was never submitted, which is no fault of the pickler's
+    except Exception as error:
+        raise _culprit(function, args, kwargs, error) from error
+    finally:
+        _context.collected = outer
+    return Call(payload, dependencies, call_name(function), time.perf_counter() - began)
+
+
+def _culprit(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+) -> SerializationError:
+    """The error for a call that could not be pickled, naming the first of its parts that can't."""
+    parts: list[tuple[str, object]] = [("the function", function)]
+    parts += [(f"argument {index}", value) for index, value in enumerate(args)]
+    parts += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+    name, said = "the call", error
+    for part, value in parts:
+        try:
+            cloudpickle.dumps(value, protocol=PROTOCOL)
+        except Exception as part_error:
+            name, said = f"{part} ({type(value).__qualname__})", part_error
+            break
+    return SerializationError(
+        f"{name} of {call_name(function)!r} can't be sent to a worker: {type(said).__name__}: {said}. "
+        "Pass what it is made from instead, and build it inside the function."
+    )
+
+
+def collect_dependency(handle: Any) -> int | None:
+    """Note `handle` as a dependency of the call that this thread is dumping.
+
+    Returns:
+        The index by which `resolve_dependency` finds it in the worker, or None when no call is being dumped.
+    """
+    collected = _context.collected
+    if collected is None:
+        return None
+    for index, known in enumerate(collected):
+        if known is handle:
+            return index
+    collected.append(handle)
+    return len(collected) - 1
+
+
+def resolve_dependency(index: int) -> Any:
+    """The finished handle that stands at `index` beside the call that this thread is loading."""
+    return _context.resolved[index]
+
+
+@contextlib.contextmanager
+def _resolving(handles: Sequence[Any]) -> Iterator[None]:
+    outer, _context.resolved = _context.resolved, handles
+    try:
+        yield
+    finally:
+        _context.resolved = outer
+
+
+def dump_handle(handle: Dependency) -> bytes:
+    """A final job handle as bytes, to travel beside the call that it is an argument of."""
+    outer, _context.collected = _context.collected, None
+    try:
+        return cloudpickle.dumps(handle, protocol=PROTOCOL)  # type: ignore[no-any-return]
+    finally:
+        _context.collected = outer
+
+
+def load_call(
+    payload: bytes | bytearray | memoryview, handles: Sequence[bytes] = ()
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """Rebuild a call in the process that runs it.
+
+    Args:
+        payload: `Call.payload`.
+        handles: `dump_handle` of each dependency, in order.
+
+    Raises:
+        SerializationError: it can't be rebuilt here, as when a module that it needs can't be imported.
+    """
+    try:
+        with _resolving([pickle.loads(handle) for handle in handles] if handles else ()):  # noqa: S301 (our caller's)
+            function, args, kwargs = pickle.loads(payload)  # noqa: S301 (our caller's own bytes)
+    except (SystemExit, KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        raise SerializationError(
+            f"the function or an argument can't be rebuilt in the worker: {type(error).__name__}: {error}. "
+            "Check that the worker can import the modules that define them."
+        ) from error
+    return function, args, kwargs
+
+
+def dump_result(value: object) -> bytes:
+    """A job's result as bytes, known to be such that it can be rebuilt.
+
+    Raises:
+        SerializationError: it can't be pickled, or not be rebuilt from its pickle.
+    """
+    if type(value) in _PLAIN_TYPES:
+        return pickle.dumps(value, PROTOCOL)
+    try:
+        data: bytes = cloudpickle.dumps(value, protocol=PROTOCOL)
+    except BaseException as error:
+        raise _result_error(value, "pickled", error) from error
+    # A class that pickles and doesn't unpickle is better met here than by whoever asks for the result later, when the
+    # job has long been called DONE.
+    if _STACK_GLOBAL in data and not _is_plain_array(value):
+        try:
+            pickle.loads(data)  # noqa: S301 (bytes made in the line above)
+        except BaseException as error:
+            raise _result_error(value, "rebuilt from its pickle", error) from error
+    return data
+
+
+def _result_error(value: object, verb: str, error: BaseException) -> SerializationError:
+    return SerializationError(
+        f"the result, a {type(value).__qualname__}, can't be {verb}: {type(error).__name__}: {error}. "
+        "Return plain data, or objects that pickle."
+    )
+
+
+def _is_plain_array(value: object) -> bool:
+    """Whether `value` is exactly a NumPy array or scalar without object fields, which NumPy rebuilds reliably."""
+    kind = type(value)
+    if kind.__module__ != "numpy":
+        return False
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and not dtype.hasobject
+
+
+class RemoteTraceback(Exception):  # noqa: N818 (named like the standard library's)
+    """The worker's traceback, as text; chained as the cause of the exception that arrives in the caller."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def dump_exception(error: BaseException) -> bytes:
+    """An exception and its traceback as bytes that can be rebuilt.
+
+    One that can't cross is replaced by a `SerializationError` that tells its type, its text and its traceback.
+    """
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    try:
+        data: bytes = cloudpickle.dumps((error, text), protocol=PROTOCOL)
+        rebuilt = pickle.loads(data)[0]  # noqa: S301 (bytes made in the line above)
+        if isinstance(rebuilt, type(error)) or type(rebuilt).__qualname__ == type(error).__qualname__:
+            return data
+        reason = f"it comes back as a {type(rebuilt).__qualname__}"
+    except BaseException as failure:
+        reason = f"{type(failure).__name__}: {failure}"
+    substitute = SerializationError(
+        f"the job raised {type(error).__qualname__}: {_safe_text(error)}; that exception can't be sent to the caller "
+        f"({reason}). Its traceback is chained to this error."
+    )
+    return cloudpickle.dumps((substitute, text), protocol=PROTOCOL)  # type: ignore[no-any-return]
+
+
+def _safe_text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:
+        return "(its text can't be had)"
+
+
+def load_result(data: bytes | bytearray | memoryview) -> Any:
+    """Rebuild a result in the caller.
+
+    Raises:
+        SerializationError: it can't be rebuilt here.
+    """
+    try:
+        return pickle.loads(data)  # noqa: S301 (from our own worker, over a private channel)
+    except Exception as error:
+        raise SerializationError(
+            f"the result can't be rebuilt in the calling process: {type(error).__name__}: {error}. "
+            "Check that the modules that define it can be imported here."
+        ) from error
+
+
+def load_exception(data: bytes | bytearray | memoryview) -> BaseException:
+    """Rebuild an exception in the caller, with the worker's traceback chained as its cause; never raises."""
+    try:
+        error, text = pickle.loads(data)  # noqa: S301 (from our own worker, over a private channel)
+        if not isinstance(error, BaseException):
+            raise TypeError(f"expected an exception, found a {type(error).__qualname__}")
+    except Exception as failure:
+        unloadable = SerializationError(
+            f"the job's exception can't be rebuilt in the calling process: {type(failure).__name__}: {failure}. "
+            "Check that the module that defines it can be imported here."
+        )
+        unloadable.__cause__ = failure
+        return unloadable
+    error.__cause__ = RemoteTraceback(text)
+    return error

@@ -1,0 +1,142 @@
+"""Making a fresh interpreter a worker, and the ways in which it ends.
+
+The caller's side spawns it through loky with `become_worker` as initializer, SIGINT blocked, and a tag of the lane in
+its environment.  From here on:
+
+- it is a session leader, so that the terminal's Ctrl-C is never delivered to it, and its standard input is empty;
+- on Linux it is a subreaper: whatever a job starts stays below it, also after a double fork;
+- a process forked by a job closes the channel, so that nobody but the worker speaks on it;
+- it leaves by `os._exit` only: a return into loky would leave it living on loky's own queues.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+from jobrunner.handover import HandedSocket, ProgressPage, TokenCounter
+from jobrunner.messages import Kind, pack_frame
+from jobrunner.role import mark_as_worker
+from jobrunner.serialization import dump_exception, load_call
+
+__all__ = ["EXIT_CHANNEL_LOST", "EXIT_NOT_STARTED", "WorkerEnd", "become_worker", "leave", "worker_end"]
+
+#: Exit code of a worker that could no longer speak to its caller.
+EXIT_CHANNEL_LOST = 70
+#: Exit code of a worker whose preloading or initializer failed.
+EXIT_NOT_STARTED = 71
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerEnd:
+    """All that a worker is handed.
+
+    channel: jobs come in, and word of them goes out.
+    control: the sequence number of a job to interrupt comes in, followed by SIGINT.
+    page: where the worker says what it is doing.
+    tokens: one for each job that it may start.
+    restore_env: variables to put back (None: to remove), which were needed only for the start.
+    preload: modules to import before the first job.
+    initializer: a serialised call to make before the first job; empty for none.
+    """
+
+    channel: HandedSocket
+    control: HandedSocket
+    page: ProgressPage
+    tokens: TokenCounter
+    restore_env: Mapping[str, str | None]
+    preload: tuple[str, ...]
+    initializer: bytes
+
+
+_ENDS: list[WorkerEnd] = []
+
+
+def worker_end() -> WorkerEnd:
+    """What this worker was handed."""
+    return _ENDS[0]
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once, with what it printed written out."""
+    flush_streams()
+    os._exit(code)
+
+
+def flush_streams() -> None:
+    """Write out what was printed; a stream that a job closed or replaced is its own affair."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def become_worker(end: WorkerEnd) -> None:
+    """Make this process a worker; loky's initializer.
+
+    A failure of the preloaded modules or of the initializer is told to the caller, and ends the process.
+    """
+    for name, value in end.restore_env.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    if hasattr(os, "setsid"):
+        with contextlib.suppress(PermissionError):  # it leads a session already
+            os.setsid()
+    if sys.platform == "linux":
+        _become_subreaper()
+    _empty_stdin()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork_in_job)
+    end.control.sock.setblocking(False)
+    _ENDS.append(end)
+    mark_as_worker()
+    # A signal that arrives before `serve` is ready to interpret it is nobody's interrupt.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        for module in end.preload:
+            importlib.import_module(module)
+        if end.initializer:
+            function, args, kwargs = load_call(end.initializer)
+            function(*args, **kwargs)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            end.channel.sock.sendall(pack_frame(Kind.FAILED, 0, dump_exception(error)))
+        leave(EXIT_NOT_STARTED)
+
+
+def _become_subreaper() -> None:
+    """Have orphans among this process's descendants become its children instead of init's."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _empty_stdin() -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if null != 0:
+        os.close(null)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 (it lives as long as the process)
+
+
+def _after_fork_in_job() -> None:
+    """In a process that a job forked: it is no worker, and must not speak as one."""
+    for end in _ENDS:
+        for sock in (end.channel.sock, end.control.sock):
+            with contextlib.suppress(OSError):
+                sock.close()
+        with contextlib.suppress(OSError):
+            end.tokens.close()

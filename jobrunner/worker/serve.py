@@ -1,0 +1,199 @@
+"""The loop of a worker: take a job, run it, tell what it came to.
+
+The states of a job here, as the progress page shows them: *sent* (in the channel), *taken* (claimed by a token, being
+loaded: VALIDATING), *started* (its function runs: RUNNING).  A job whose token the caller took first is *dropped*.
+
+The worker is single-threaded, so that jobs may fork.  An interrupt (`grace`) is therefore a signal: the caller writes
+the job's number to the control channel and sends SIGINT; the handler raises KeyboardInterrupt only if that very job's
+function is running.  A SIGINT from anybody else does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import platform
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+from jobrunner.execution import Outcome, execute
+from jobrunner.handover import ProgressPage
+from jobrunner.messages import LEAVING, FrameReader, Kind, pack_frame, pack_outcome, unpack_call
+from jobrunner.processes import end_descendants
+from jobrunner.worker.chunk import run_chunk
+from jobrunner.worker.process import EXIT_CHANNEL_LOST, WorkerEnd, flush_streams, leave, worker_end
+
+__all__ = ["serve"]
+
+_SEQ = struct.Struct("<Q")
+
+
+def serve() -> NoReturn:
+    """Serve this worker's channel until the caller goes or says EXIT; never returns."""
+    _Server(worker_end()).run()
+
+
+class _Server:
+    def __init__(self, end: WorkerEnd) -> None:
+        self._sock = end.channel.sock
+        self._control = end.control.sock
+        self._tokens = end.tokens
+        self._words = end.page.words
+        self._reader = FrameReader(self._sock)
+        self._threads = threading.active_count()
+        # The job whose function is running, for the interrupt handler; 0: none is.
+        self._interruptible = 0
+
+    def run(self) -> NoReturn:
+        self._sock.setblocking(True)
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        facts = {"pid": os.getpid(), "python": platform.python_version()}
+        self._send(pack_frame(Kind.READY, 0, pickle.dumps(facts)))
+        while True:
+            try:
+                frames = self._reader.read()
+            except OSError:
+                leave(EXIT_CHANNEL_LOST)
+            if self._reader.eof:
+                # The caller has gone, or has let go of this lane.
+                leave(0)
+            frames.reverse()
+            while frames:
+                # Popped, not iterated over: a job's bytes must not outlive it.
+                kind, _, seq, body = frames.pop()
+                if kind == Kind.EXIT:
+                    leave(0)
+                self._take(kind, seq, body)
+
+    def _send(self, frame: bytes) -> None:
+        # Socket calls only: were the descriptor closed by a job and its number given to a file, a plain write would
+        # put our frame into the user's file.
+        try:
+            self._sock.sendall(frame)
+        except OSError:
+            leave(EXIT_CHANNEL_LOST)
+
+    def _take(self, kind: int, seq: int, body: bytes | bytearray) -> None:
+        """Claim a job and run it, or drop it if it was revoked."""
+        try:
+            claimed = self._tokens.take()
+        except OSError:
+            leave(EXIT_CHANNEL_LOST)
+        if not claimed:
+            self._send(pack_frame(Kind.DROPPED, seq))
+            return
+        words = self._words
+        words[ProgressPage.ITEM] = 0
+        words[ProgressPage.TAKEN_NS] = time.monotonic_ns()
+        words[ProgressPage.TAKEN] = seq
+        payload, handles = unpack_call(body)
+        try:
+            outcome = execute(
+                payload,
+                handles,
+                on_start=lambda: self._started(seq),
+                call=self._guarded(seq, self._chunk_caller(seq) if kind == Kind.CHUNK else _call),
+            )
+        except SystemExit as error:
+            leave(_exit_code(error))
+        del payload, handles, body
+        flush_streams()
+        leaving = self._left_something()
+        self._send(_outcome_frame(seq, outcome, LEAVING if leaving else 0))
+        if leaving:
+            self._await_end()
+
+    def _started(self, seq: int) -> None:
+        words = self._words
+        words[ProgressPage.STARTED_NS] = time.monotonic_ns()
+        words[ProgressPage.STARTED] = seq
+
+    def _chunk_caller(self, seq: int) -> Callable[..., Any]:
+        def send(piece: bytes) -> None:
+            self._send(pack_frame(Kind.PARTIAL, seq, piece))
+
+        def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+            return run_chunk(function, args, self._words, send)
+
+        return call
+
+    def _guarded(self, seq: int, call: Callable[..., Any]) -> Callable[..., Any]:
+        """`call`, open to an interrupt of job `seq` while it runs."""
+
+        def guarded(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            try:
+                self._interruptible = seq
+                return call(function, args, kwargs)
+            finally:
+                self._interruptible = 0
+
+        return guarded
+
+    def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
+        try:
+            numbers = self._control.recv(4096)
+        except OSError:
+            return  # nobody asked: a SIGINT from elsewhere
+        if len(numbers) >= _SEQ.size and _SEQ.unpack(numbers[-_SEQ.size :])[0] == self._interruptible:
+            raise KeyboardInterrupt("the job is being ended")
+
+    def _left_something(self) -> bool:
+        """Whether the job left processes or threads behind that would live on beside the next one."""
+        if threading.active_count() > self._threads and any(
+            thread.is_alive() and not thread.daemon and thread is not threading.main_thread()
+            for thread in threading.enumerate()
+        ):
+            return True
+        return _has_live_children()
+
+    def _await_end(self) -> NoReturn:
+        """Take no further job: the caller ends what the job left behind, and this worker."""
+        with contextlib.suppress(OSError):
+            while self._sock.recv(1 << 16):
+                pass
+        # The caller has gone without doing so.
+        end_descendants(os.getpid())
+        leave(0)
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+def _outcome_frame(seq: int, outcome: Outcome, flags: int) -> bytes:
+    times = outcome.times
+    body = pack_outcome(times.taken_ns, times.started_ns, times.finished_ns, outcome.data)
+    return pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, body, flags)
+
+
+def _exit_code(error: SystemExit) -> int:
+    """The exit code that the interpreter would give this SystemExit."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    with contextlib.suppress(Exception):
+        print(error.code, file=sys.stderr)
+    return 1
+
+
+def _has_live_children() -> bool:
+    """Whether a child process is alive; those that have ended, and were orphaned to us, are reaped."""
+    if not hasattr(os, "WNOHANG"):
+        import psutil
+
+        return bool(psutil.Process().children())
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
