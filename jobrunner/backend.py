@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Backend", "Capabilities", "describe_machine"]
+__all__ = ["Backend", "Capabilities", "describe_machine", "host_name"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,13 +75,19 @@ def _rebuild_backend(fields: dict[str, Any]) -> Backend:
 
 
 @functools.lru_cache(maxsize=1)
+def host_name() -> str:
+    """The name of this machine, asked for once."""
+    return socket.gethostname()
+
+
+@functools.lru_cache(maxsize=1)
 def describe_machine() -> Mapping[str, Any]:
     """The fields of `Backend` that tell of the machine, read once."""
     import psutil
 
     return MappingProxyType(
         {
-            "host": socket.gethostname(),
+            "host": host_name(),
             "platform": f"{platform.system()}-{platform.machine()}",
             "python_version": platform.python_version(),
             "cpu_count": os.cpu_count() or 1,

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import pickle
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -99,14 +100,14 @@ class JobError(JobRunnerError):
     """A job was used wrongly: submitted twice, or asked for a result before it was submitted."""
 
 
-if TimeoutError is concurrent.futures.TimeoutError:
+if sys.version_info >= (3, 11):
 
     class JobTimeoutError(JobError, TimeoutError):
         """A wait ran out before the job was final; the job itself goes on, and can be waited for again."""
 
-else:  # Python 3.10, where the two are distinct
+else:  # Python 3.10, where the two TimeoutErrors are distinct
 
-    class JobTimeoutError(JobError, TimeoutError, concurrent.futures.TimeoutError):  # type: ignore[no-redef]
+    class JobTimeoutError(JobError, TimeoutError, concurrent.futures.TimeoutError):
         """A wait ran out before the job was final; the job itself goes on, and can be waited for again."""
 
 
@@ -156,7 +157,13 @@ class SpecError(JobRunnerError):
     """
 
     def __init__(
-        self, message: str = "", *, file: str | None = None, line: int | None = None, key: str | None = None, **facts: Any
+        self,
+        message: str = "",
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        **facts: Any,
     ) -> None:
         place = f"{file}:{line}" if file is not None and line is not None else file
         super().__init__(": ".join(part for part in (place, key, message) if part), **facts)

@@ -64,9 +64,9 @@ def _receive_shared_socket(info: bytes) -> HandedSocket:
 class ProgressPage:
     """A page of memory in which a worker says, without a system call, what it is doing.
 
-    The worker writes, the caller reads, at any time and after the worker's death too.  A word is 8 aligned bytes, stored
-    in one go.  The worker writes a time before the sequence number that it belongs to, so that a number read stands
-    for a time already there.
+    The worker writes, the caller reads, at any time and after the worker's death too.  A word is 8 aligned bytes,
+    stored in one go.  The worker writes a time before the sequence number that it belongs to, so that a number read
+    stands for a time already there.
 
     Words: TAKEN and STARTED hold the sequence number of the job last taken up and last started, each followed by its
     `time.monotonic_ns`; ITEM holds the number of the item in work within a chunk, counted from 1, followed by the time

@@ -29,6 +29,7 @@ __all__ = [
     "Kind",
     "pack_call",
     "pack_frame",
+    "pack_header",
     "pack_outcome",
     "unpack_call",
     "unpack_outcome",
@@ -72,6 +73,11 @@ def pack_frame(kind: int, seq: int, body: bytes | bytearray = b"", flags: int = 
         True
     """
     return HEADER.pack(kind, flags, seq, len(body)) + body
+
+
+def pack_header(kind: int, seq: int, length: int, flags: int = 0) -> bytes:
+    """The header of a frame whose body of `length` bytes follows by itself."""
+    return HEADER.pack(kind, flags, seq, length)
 
 
 def pack_call(payload: bytes, handles: Sequence[bytes]) -> bytes:

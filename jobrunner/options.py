@@ -30,7 +30,7 @@ def check_seconds(name: str, value: float | None, *, zero: bool = False) -> floa
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
     seconds = float(value)
     if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
@@ -88,7 +88,8 @@ class JobOptions:
         put(self, "grace", check_seconds("grace", self.grace, zero=True) or 0.0)
         put(self, "retries", check_count("retries", self.retries, least=0))
         put(self, "threads", check_count("threads", self.threads))
-        if isinstance(self.priority, bool) or not isinstance(self.priority, (int, float)) or self.priority != self.priority:
+        is_number = isinstance(self.priority, (int, float)) and not isinstance(self.priority, bool)
+        if not is_number or math.isnan(self.priority):
             raise TypeError(f"priority must be a number, not {self.priority!r}")
         retry_on = (self.retry_on,) if isinstance(self.retry_on, type) else tuple(self.retry_on)
         for kind in retry_on:

@@ -9,7 +9,7 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Generator
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from jobrunner.backend import Backend
 from jobrunner.errors import JobError, SerializationError
@@ -152,7 +152,7 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
         # The backend of the executor that took it.
         self._submitted_to: Backend | None = None
         # Callbacks given before there was a future.
-        self._callbacks: list[Callable[[JobFuture[ResultT]], None]] = []
+        self._callbacks: list[Callable[[concurrent.futures.Future[ResultT]], object]] = []
 
     def submit(self, executor: concurrent.futures.Executor | None = None) -> None:
         """Serialise the call now, and hand it to an executor.
@@ -254,15 +254,15 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
             its executor can't (see ``backend().capabilities``), or if the kernel has not ended a process after 5
             seconds.  On a thread that runs an event loop, or in a callback, it only requests the end, and returns True.
         """
+        callbacks: list[Callable[[concurrent.futures.Future[ResultT]], object]] = []
         with _submitting:
             future = self._future
             if future is None:
                 future = self._future = _finished_future(self._job_id, CANCELLED)
-                callbacks = [] if self._submitted else self._callbacks
-        if future.cancelled():
-            with contextlib.suppress(UnboundLocalError):
-                for callback in callbacks:
-                    future.add_done_callback(callback)
+                if not self._submitted:
+                    callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            future.add_done_callback(callback)
         return future.cancel()
 
     def done(self) -> bool:
@@ -285,9 +285,7 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
         """Accounting and post-mortem; never blocks; what is not known yet is None."""
         future = self._future
         if future is None:
-            return JobReport(
-                job_id=self._job_id, status=JobStatus.INITIALIZING, name=call_name(self._function)
-            )
+            return JobReport(job_id=self._job_id, status=JobStatus.INITIALIZING, name=call_name(self._function))
         return future.report()
 
     def add_done_callback(self, fn: Callable[[PrimitiveJob[ResultT]], object]) -> None:
@@ -297,7 +295,7 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
             fn: what to call; what it raises is logged.
         """
 
-        def call(_: JobFuture[ResultT]) -> None:
+        def call(_: concurrent.futures.Future[ResultT]) -> None:
             run_callback(lambda: fn(self))
 
         with _submitting:
@@ -305,7 +303,7 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
             if future is None:
                 self._callbacks.append(call)
                 return
-        future.add_done_callback(cast("Callable[[concurrent.futures.Future[ResultT]], object]", call))
+        future.add_done_callback(call)
 
     def __await__(self) -> Generator[Any, None, ResultT]:
         """The job's result, in asyncio; cancelling the awaiting task cancels the job."""

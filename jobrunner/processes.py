@@ -307,7 +307,7 @@ def end_processes(find: Callable[[], list[ProcessId]], deadline: float) -> bool:
         doomed = list(stopped)[::-1]
         for process in doomed:
             _send(process, _SIGKILL)
-        if not all([wait_for_exit(process, deadline) for process in doomed]):
+        if not all(wait_for_exit(process, deadline) for process in doomed):
             return False
 
 

@@ -147,7 +147,7 @@ def _culprit(
             name, said = f"{part} ({type(value).__qualname__})", part_error
             break
     return SerializationError(
-        f"{name} of {call_name(function)!r} can't be sent to a worker: {type(said).__name__}: {said}. "
+        f"{name} of {call_name(function)!r} can't be sent to a worker: {_told(said)}. "
         "Pass what it is made from instead, and build it inside the function."
     )
 
@@ -210,7 +210,7 @@ def load_call(
         raise
     except BaseException as error:
         raise SerializationError(
-            f"the function or an argument can't be rebuilt in the worker: {type(error).__name__}: {error}. "
+            f"the function or an argument can't be rebuilt in the worker: {_told(error)}. "
             "Check that the worker can import the modules that define them."
         ) from error
     return function, args, kwargs
@@ -240,7 +240,7 @@ def dump_result(value: object) -> bytes:
 
 def _result_error(value: object, verb: str, error: BaseException) -> SerializationError:
     return SerializationError(
-        f"the result, a {type(value).__qualname__}, can't be {verb}: {type(error).__name__}: {error}. "
+        f"the result, a {type(value).__qualname__}, can't be {verb}: {_told(error)}. "
         "Return plain data, or objects that pickle."
     )
 
@@ -286,6 +286,11 @@ def dump_exception(error: BaseException) -> bytes:
     return cloudpickle.dumps((substitute, text), protocol=PROTOCOL)  # type: ignore[no-any-return]
 
 
+def _told(error: BaseException) -> str:
+    """Type and text of an error, to stand within a sentence."""
+    return f"{type(error).__name__}: {_safe_text(error)}".rstrip(".: ")
+
+
 def _safe_text(error: BaseException) -> str:
     try:
         return str(error)
@@ -303,7 +308,7 @@ def load_result(data: bytes | bytearray | memoryview) -> Any:
         return pickle.loads(data)  # noqa: S301 (from our own worker, over a private channel)
     except Exception as error:
         raise SerializationError(
-            f"the result can't be rebuilt in the calling process: {type(error).__name__}: {error}. "
+            f"the result can't be rebuilt in the calling process: {_told(error)}. "
             "Check that the modules that define it can be imported here."
         ) from error
 
@@ -316,7 +321,7 @@ def load_exception(data: bytes | bytearray | memoryview) -> BaseException:
             raise TypeError(f"expected an exception, found a {type(error).__qualname__}")
     except Exception as failure:
         unloadable = SerializationError(
-            f"the job's exception can't be rebuilt in the calling process: {type(failure).__name__}: {failure}. "
+            f"the job's exception can't be rebuilt in the calling process: {_told(failure)}. "
             "Check that the module that defines it can be imported here."
         )
         unloadable.__cause__ = failure

@@ -104,9 +104,7 @@ def _yield_completed(
         raise JobTimeoutError(f"{left} of {total} jobs are not final after {timeout:g} s; they go on") from error
 
 
-def gather(
-    jobs: Iterable[JobT], return_exceptions: bool = False, timeout: float | None = None
-) -> list[Any]:
+def gather(jobs: Iterable[JobT], return_exceptions: bool = False, timeout: float | None = None) -> list[Any]:
     """The results of jobs, in their order.
 
     Args:

@@ -4,8 +4,8 @@ Guarantees:
 
 - what is handed over is begun in the order of handing over;
 - one call at a time runs while calls are short, so that a thousand callbacks cost one thread;
-- a call that blocks holds the others up for no longer than `_PATIENCE_S`: then another thread takes over.  A callback may
-  therefore wait for anything, another job's callback included;
+- a call that blocks holds the others up for no longer than `_PATIENCE_S`: then another thread takes over.  A callback
+  may therefore wait for anything, another job's callback included;
 - a thread with nothing to do goes after `_IDLE_S`.
 """
 
@@ -50,20 +50,27 @@ class CallbackThreads:
                 return
             self._waiting += 1
         # Either there is no thread at all, or all are inside calls that may block.
-        threading.Thread(target=self._work, name="jobrunner-callbacks", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name="jobrunner-callbacks", daemon=True).start()
+        except RuntimeError:
+            # The interpreter has begun to exit and starts no threads: `drain` sees to the call.
+            with self._changed:
+                self._waiting -= 1
 
     def drain(self) -> None:
-        """Wait until everything handed over has been run."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._calls and not self._running)
+        """Wait until everything handed over has been run; what no thread is left for is run here."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._running and (not self._calls or not self._waiting))
+                if not self._calls:
+                    return
+                call = self._calls.popleft()
+            _run(call)
 
     def _work(self) -> None:
         _here.active = True
         while (call := self._next()) is not None:
-            try:
-                call()
-            except BaseException:
-                _log.exception("exception in a callback")
+            _run(call)
             # Not kept while waiting for the next one.
             del call
             with self._changed:
@@ -91,3 +98,10 @@ class CallbackThreads:
             self._running += 1
             self._begun += 1
             return self._calls.popleft()
+
+
+def _run(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except BaseException:
+        _log.exception("exception in a callback")

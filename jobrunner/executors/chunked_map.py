@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from jobrunner.errors import (
+    ExecutorShutdownError,
     JobCancelledError,
     JobRunnerError,
     JobTimeoutError,
@@ -32,7 +33,8 @@ from jobrunner.errors import (
 )
 from jobrunner.executors.base import start_when_ready
 from jobrunner.executors.future import CANCELLED, Settlement
-from jobrunner.executors.pool import Pool, PoolJob
+from jobrunner.executors.pool import Pool
+from jobrunner.executors.pool_job import PoolJob
 from jobrunner.messages import Kind
 from jobrunner.options import JobOptions
 from jobrunner.serialization import call_name, dump_call, load_exception, load_result
@@ -49,9 +51,9 @@ _AHEAD = 2
 
 
 class _Entry(NamedTuple):
-    """What some neighbouring items came to: `count` results as one pickle, or one failure."""
+    """What some neighbouring items came to: `size` results as one pickle, or one failure."""
 
-    count: int
+    size: int
     ok: bool
     data: bytes | None
     error: BaseException | None = None
@@ -124,6 +126,7 @@ class ChunkedMap:
         self._item_s: float | None = None
         self._last_size = 1
         self._stopped = False
+        self._closed = False  # the executor was shut down
         self._take(buffersize)
         if self._taken:
             pool.add_feeder(self)
@@ -145,7 +148,7 @@ class ChunkedMap:
                     outcomes = self._open(entry)
                 outcomes.reverse()
                 failed = not entry.ok
-                position += entry.count
+                position += entry.size
                 del entry
                 while outcomes:
                     outcome = outcomes.pop()
@@ -162,7 +165,7 @@ class ChunkedMap:
         try:
             values: list[Any] = load_result(entry.data)
         except SerializationError as error:
-            return [_Unloadable(error)] * entry.count
+            return [_Unloadable(error)] * entry.size
         return values
 
     def _await_entry(self, position: int) -> _Entry | None:
@@ -171,7 +174,7 @@ class ChunkedMap:
             while True:
                 entry = self._entries.pop(position, None)
                 if entry is not None:
-                    for number in range(position, position + entry.count):
+                    for number in range(position, position + entry.size):
                         self._items.pop(number, None)
                         self._attempts.pop(number, None)
                     return entry
@@ -188,6 +191,8 @@ class ChunkedMap:
             return
         new = list(itertools.islice(self._source, count))
         with self._changed:
+            if new and self._closed:
+                raise ExecutorShutdownError(f"the executor was shut down after {self._taken} items of map()")
             first = self._taken
             self._items.update(enumerate(new, first))
             self._taken += len(new)
@@ -196,6 +201,12 @@ class ChunkedMap:
                 if self._waiting and self._waiting[-1].end == first:
                     first = self._waiting.pop().first
                 self._waiting.append(_Range(first, self._taken))
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Take no more items from the source; those taken are run."""
+        with self._changed:
+            self._closed = True
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -231,7 +242,7 @@ class ChunkedMap:
             while True:
                 if self._to_judge:
                     return self._to_judge.popleft()
-                if self._stopped or (self._complete and not self._waiting and not self._chunks):
+                if self._stopped or ((self._complete or self._closed) and not self._waiting and not self._chunks):
                     return None
                 if self._waiting and len(self._chunks) < self._ahead:
                     return self._next_range()
@@ -373,7 +384,7 @@ class ChunkedMap:
             return
         if victim + 1 < rest.end:
             self._waiting.appendleft(_Range(victim + 1, rest.end))
-        retried = isinstance(error, WorkerDiedError) or isinstance(error, self._retry_on)
+        retried = isinstance(error, (WorkerDiedError, *self._retry_on))
         if retried and self._may_retry(victim):
             self._waiting.appendleft(_Range(victim, victim + 1))
         else:

@@ -10,13 +10,12 @@ import concurrent.futures
 import importlib.metadata
 import os
 import platform
-import socket
 import sys
 import time
 import uuid
 from typing import Any
 
-from jobrunner.backend import Backend, Capabilities, describe_machine
+from jobrunner.backend import Backend, Capabilities, describe_machine, host_name
 from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, SerializationError, WorkerDiedError
 from jobrunner.execution import Times, execute
 from jobrunner.executors.base import JobExecutor, start_when_ready
@@ -143,7 +142,7 @@ class _ForeignJob:
 
     def report(self, status: JobStatus) -> JobReport:
         """What is known of the job, which is little."""
-        return JobReport(job_id=self.job_id, status=status, host=socket.gethostname(), **self._fields)
+        return JobReport(job_id=self.job_id, status=status, host=host_name(), **self._fields)
 
 
 def _translate(failure: BaseException, job_id: str) -> JobRunnerError:
@@ -190,9 +189,7 @@ class ForeignExecutor(JobExecutor):
     def submit_call(self, call: Call, job_id: str) -> JobFuture[Any]:
         """Take a serialised call; see `JobExecutor.submit_call`."""
         job = _ForeignJob(type(self._executor).__name__, job_id, call.name, len(call.payload), call.serialize_s)
-        start_when_ready(
-            call, hold=lambda: None, start=lambda body: job.start(self._executor, body), fail=job.fail
-        )
+        start_when_ready(call, hold=lambda: None, start=lambda body: job.start(self._executor, body), fail=job.fail)
         return job.future
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:

@@ -75,6 +75,10 @@ class JobFuture(concurrent.futures.Future[T]):
         (1024, 'DONE')
     """
 
+    # Of the base class, whose stubs leave them out.
+    _done_callbacks: list[Callable[[Any], object]]
+    _invoke_callbacks: Callable[[], None]
+
     def __init__(self, record: JobRecord) -> None:
         super().__init__()
         self._record = record

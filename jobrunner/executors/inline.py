@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 import uuid
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from jobrunner import __version__
-from jobrunner.backend import Backend, Capabilities, describe_machine
+from jobrunner.backend import Backend, Capabilities, describe_machine, host_name
 from jobrunner.errors import (
     ExecutorShutdownError,
     JobError,
@@ -62,9 +61,7 @@ class _InlineJob:
         """A job in this process is settled by it."""
 
     def report(self, status: JobStatus) -> JobReport:
-        return JobReport(
-            job_id=self.job_id, status=status, backend="inline", host=socket.gethostname(), **self._fields
-        )
+        return JobReport(job_id=self.job_id, status=status, backend="inline", host=host_name(), **self._fields)
 
     def run(self, body: bytes, options: JobOptions) -> None:
         """Run the call, as often as it is to be tried."""
@@ -89,9 +86,9 @@ class _InlineJob:
                 fields["started_at"] = started + _EPOCH_OFFSET
                 fields["queue_s"] = fields["started_at"] - fields["submitted_at"]
                 fields["run_s"] = times.finished_ns / 1e9 - started
-            if not outcome.ok and options.retry_on and fields["attempts"] <= options.retries:
-                if isinstance(load_exception(outcome.data), options.retry_on):
-                    continue
+            may_retry = not outcome.ok and options.retry_on and fields["attempts"] <= options.retries
+            if may_retry and isinstance(load_exception(outcome.data), options.retry_on):
+                continue
             if outcome.ok:
                 fields["result_bytes"] = len(outcome.data)
             else:
@@ -170,9 +167,7 @@ class InlineExecutor(JobExecutor):
         job = _InlineJob(job_id, call.name, options, len(call.payload), call.serialize_s)
         for handle in call.dependencies:
             _await_final(handle)
-        start_when_ready(
-            call, hold=lambda: None, start=lambda body: job.run(body, options), fail=job.fail
-        )
+        start_when_ready(call, hold=lambda: None, start=lambda body: job.run(body, options), fail=job.fail)
         return job.future
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
@@ -181,7 +176,7 @@ class InlineExecutor(JobExecutor):
         job.fail(error)
         return job.future
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -207,7 +202,7 @@ class InlineExecutor(JobExecutor):
             if size is not None:
                 check_count(name, size)
         check_seconds("timeout", timeout, zero=True)
-        return self._results(fn, zip(*iterables), return_exceptions)
+        return self._results(fn, zip(*iterables, strict=False), return_exceptions)
 
     def _results(self, fn: Callable[..., T], items: Iterable[Any], return_exceptions: bool) -> Iterator[Any]:
         for item in items:

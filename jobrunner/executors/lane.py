@@ -25,9 +25,10 @@ from collections import deque
 from collections.abc import Mapping
 
 from jobrunner.executors.records import Slot
+from jobrunner.executors.safe_start import restored_after_start, start_variables
 from jobrunner.executors.worker_process import ExitStatus, WorkerProcess
 from jobrunner.handover import HandedSocket, ProgressPage, open_tokens
-from jobrunner.messages import Frame, FrameReader, Kind, pack_frame
+from jobrunner.messages import Frame, FrameReader, Kind, pack_frame, pack_header
 from jobrunner.processes import LANE_VARIABLE
 from jobrunner.worker.process import WorkerEnd
 
@@ -36,6 +37,8 @@ __all__ = ["Lane", "LaneConfig"]
 _SEQ = struct.Struct("<Q")
 # Frames that are sent in one call, at most.
 _BATCH = 64
+# Bodies below this are copied behind their headers, to be sent as one.
+_JOIN_BYTES = 1 << 16
 # The variables by which BLAS and OpenMP libraries learn how many threads to use.
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -98,7 +101,7 @@ class Lane:
                         HandedSocket(their_control),
                         self._page,
                         self._tokens,
-                        {"PYTHONSAFEPATH": os.environ.get("PYTHONSAFEPATH")},
+                        restored_after_start(),
                         config.preload,
                         config.initializer,
                     )
@@ -112,6 +115,8 @@ class Lane:
         self._reader = FrameReader(self._sock)
         # Frames, or what is left of the first one, that the channel has not taken yet.
         self._outbox: deque[memoryview | bytes] = deque()
+        # Jobs in the outbox that have no token yet.
+        self._new_jobs = 0
         #: pickled exception of a worker that could not start
         self.start_error: bytes | None = None
         # Set when the job that is being interrupted has answered, or the worker is dead.
@@ -128,15 +133,22 @@ class Lane:
 
     # --- under the pool's lock ---
 
-    def send(self, frames: list[bytes], count: int) -> None:
-        """Queue the frames of `count` jobs for sending, each with its token; `flush` follows."""
-        # Tokens first: a job that arrives without one is taken for revoked.
-        self._tokens.give(count)
-        self._outbox.extend(frames)
+    def queue(self, kind: Kind, seq: int, body: bytes) -> None:
+        """Queue a job for sending; `flush` follows."""
+        self._new_jobs += 1
+        if len(body) < _JOIN_BYTES:
+            self._outbox.append(pack_frame(kind, seq, body))
+        else:
+            # Not copied behind its header.
+            self._outbox += (pack_header(kind, seq, len(body)), body)
 
     def flush(self) -> bool:
         """Send what the channel takes; whether that was all."""
         outbox = self._outbox
+        if self._new_jobs:
+            # Tokens first: a job that arrives without one is taken for revoked.
+            self._tokens.give(self._new_jobs)
+            self._new_jobs = 0
         try:
             while outbox:
                 if len(outbox) == 1 or not hasattr(self._sock, "sendmsg"):
@@ -284,7 +296,6 @@ def _environment(tag: str, threads: int, env: Mapping[str, str]) -> dict[str, st
     return {
         **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
         **env,
-        # `python -m` puts the working directory first: a user's queue.py there would break the start.
-        "PYTHONSAFEPATH": "1",
+        **start_variables(),
         LANE_VARIABLE: tag,
     }

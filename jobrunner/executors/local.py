@@ -190,7 +190,7 @@ class LocalExecutor(JobExecutor):
         pool.fail(job, error)
         return job.future
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -233,7 +233,7 @@ class LocalExecutor(JobExecutor):
             self._holder.pool,
             self._options,
             fn,
-            zip(*iterables),
+            zip(*iterables, strict=False),
             workers=self._holder.max_workers,
             chunksize=chunksize,
             buffersize=buffersize,

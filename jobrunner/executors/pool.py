@@ -20,174 +20,30 @@ import logging
 import os
 import selectors
 import socket
+import sys
 import threading
 import time
-import weakref
 from collections import deque
-from typing import Any, Protocol
 
-from jobrunner.errors import (
-    ExecutorShutdownError,
-    JobError,
-    JobRunnerError,
-    TimeLimitExceeded,
-    WorkerDiedError,
-)
+from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, WorkerDiedError
 from jobrunner.executors.callbacks import on_callback_thread
-from jobrunner.executors.future import CANCELLED, JobFuture, Settlement, in_event_loop
+from jobrunner.executors.future import CANCELLED, Settlement, in_event_loop
 from jobrunner.executors.lane import Lane, LaneConfig
+from jobrunner.executors.pool_job import Feeder, PoolJob, error_for
 from jobrunner.executors.records import CancelAnswer, End, Job, JobState, LaneState, Slot
 from jobrunner.executors.scheduler import Scheduler
 from jobrunner.executors.services import services
-from jobrunner.messages import LEAVING, Frame, Kind, pack_frame, unpack_outcome
+from jobrunner.messages import LEAVING, Frame, Kind, unpack_outcome
 from jobrunner.options import JobOptions, PoolOptions
-from jobrunner.processes import signal_name
-from jobrunner.report import JobReport
-from jobrunner.serialization import dump_call, load_exception
-from jobrunner.status import JobStatus
-from jobrunner.worker.process import EXIT_CHANNEL_LOST
+from jobrunner.serialization import dump_call, dump_exception, load_exception
 
-__all__ = ["Pool", "PoolJob"]
+__all__ = ["Pool"]
 
 _log = logging.getLogger("jobrunner")
 
-# Workers stamp with the monotonic clock, which all processes of a machine share; reports tell UTC.
-_EPOCH_OFFSET = time.time() - time.monotonic()
-
-
-class ChunkWatcher(Protocol):
-    """Takes the pieces of a chunk as they come; called on internal threads, and must not block."""
-
-    def piece(self, job: PoolJob, data: bytes) -> None:
-        """Some of the chunk's items are done."""
-
-    def ended(self, job: PoolJob, settlement: Settlement) -> None:
-        """The chunk has come to its end."""
-
-
-class Feeder(Protocol):
-    """Hands in, piece by piece, the jobs of a call made before."""
-
-    def stop(self) -> None:
-        """Hand in nothing more; what was not handed in is cancelled."""
-
-
-class PoolJob(Job):
-    """A job of a pool: what the scheduler keeps, and what the caller is told.
-
-    Attributes:
-        future: what the caller holds.
-        frame: what is sent to the worker; None once the job is final.
-    """
-
-    __slots__ = (
-        "argument_bytes",
-        "body",
-        "cause",
-        "exit_code",
-        "exit_signal",
-        "finished",
-        "future",
-        "job_id",
-        "kind",
-        "item",
-        "name",
-        "pid",
-        "pool",
-        "raised",
-        "result_bytes",
-        "serialize_s",
-        "started",
-        "stuck",
-        "submitted",
-        "watcher",
-    )
-
-    def __init__(
-        self, pool: Pool, seq: int, options: JobOptions, job_id: str, name: str, argument_bytes: int, serialize_s: float
-    ) -> None:
-        super().__init__(seq, options, argument_bytes)
-        self.pool = pool
-        self.job_id = job_id
-        self.name = options.name or name
-        self.kind = Kind.JOB
-        # The frame's body; dropped when the job is final.
-        self.body: bytes | None = None
-        self.argument_bytes = argument_bytes
-        self.serialize_s = serialize_s
-        # Monotonic seconds; 0 where not (yet) known.
-        self.submitted = time.monotonic()
-        self.started = 0.0
-        self.finished = 0.0
-        self.pid: int | None = None
-        self.exit_code: int | None = None
-        self.exit_signal: int | None = None
-        self.cause: str | None = None
-        self.result_bytes: int | None = None
-        # The settlement of an outcome for which it is being found out whether to retry.
-        self.raised: Settlement | None = None
-        # The kernel is slow to end its processes: a cancel waits no longer.
-        self.stuck = False
-        # Of a chunk: who takes its pieces, and the item that was in work when the worker died.
-        self.watcher: ChunkWatcher | None = None
-        self.item: int | None = None
-        self.future: JobFuture[Any] = JobFuture(self)
-
-    # --- as the future sees it ---
-
-    def check_process(self) -> None:
-        """Raise JobError where this process is a fork of the one that submitted the job."""
-        if self.pool.pid != os.getpid():
-            raise JobError(
-                f"job {self.job_id} belongs to process {self.pool.pid}, of which this one is a fork: wait for it there",
-                job_id=self.job_id,
-            )
-
-    def cancel(self) -> bool:
-        """See `JobFuture.cancel`."""
-        return self.pool.cancel(self)
-
-    def live_status(self) -> JobStatus:
-        """The status while the future is not settled; reads what the worker says in its page."""
-        if self.state not in (JobState.SENT, JobState.ENDING):
-            return JobStatus.RUNNING if self.state is JobState.DECIDING else JobStatus.QUEUED
-        slot = self.slot
-        lane = self.pool.lane_of(slot)
-        if lane is None:
-            return JobStatus.QUEUED
-        if lane.started() == self.seq:
-            return JobStatus.RUNNING
-        return JobStatus.VALIDATING if lane.claimed() == self.seq else JobStatus.QUEUED
-
-    def report(self, status: JobStatus) -> JobReport:
-        """Accounting and post-mortem; never blocks."""
-        started, pid, attempts = self.started, self.pid, self.attempts
-        lane = self.pool.lane_of(self.slot) if self.state in (JobState.SENT, JobState.ENDING) else None
-        if lane is not None and lane.claimed() == self.seq:
-            pid, attempts = lane.pid, attempts + 1
-            started = lane.started_at() if lane.started() == self.seq else 0.0
-        end = self.finished or None
-        return JobReport(
-            job_id=self.job_id,
-            name=self.name,
-            status=status,
-            backend="local",
-            host=socket.gethostname(),
-            pid=pid,
-            attempts=attempts,
-            submitted_at=self.submitted + _EPOCH_OFFSET,
-            started_at=started + _EPOCH_OFFSET if started else None,
-            finished_at=end + _EPOCH_OFFSET if end else None,
-            queue_s=max(0.0, started - self.submitted) if started else None,
-            run_s=max(0.0, end - started) if started and end else None,
-            serialize_s=self.serialize_s,
-            argument_bytes=self.argument_bytes,
-            result_bytes=self.result_bytes,
-            threads=self.options.threads,
-            exit_code=self.exit_code,
-            exit_signal=self.exit_signal,
-            cause=self.cause,
-        )
+# From 3.12 on an exiting interpreter starts no threads, and a worker's start needs some of loky's: a program that ends
+# right after its first submit must have one worker on its way by then.
+_WAIT_FOR_FIRST_LANE = sys.version_info >= (3, 12)
 
 
 class Pool:
@@ -212,7 +68,7 @@ class Pool:
         if options.initializer is not None:
             initializer = dump_call(options.initializer, options.initargs, {}).payload
         services_ = services()
-        self._config = LaneConfig(services_.spawner.tag, options.env or {}, options.preload, initializer)
+        self._config = LaneConfig(services_.new_tag(), options.env or {}, options.preload, initializer)
         self._spawner = services_.spawner
         # Guards the scheduler, the lanes' outboxes, and everything below up to the blank line.
         self._lock = threading.Lock()
@@ -227,12 +83,13 @@ class Pool:
             max_jobs_per_lane=options.max_jobs_per_worker,
         )
         self._lanes: dict[int, Lane] = {}
-        self._enders: set[threading.Thread] = set()
+        # Threads that end lanes.
+        self._enders = 0
         self._next_seq = 0
         self._closing = False
         self._feeders: set[Feeder] = set()
-        # Frames queued in lanes since the lock was taken, to be sent before it is released: lane, frames, jobs.
-        self._to_send: dict[int, list[bytes]] = {}
+        # Lanes that jobs were queued in since the lock was taken; flushed before it is released.
+        self._unsent: set[Lane] = set()
         # Lanes that are up and not listened to yet; lanes whose processes have ended; lanes that would not take all
         # that was to be sent.
         self._opened: list[Lane] = []
@@ -249,6 +106,8 @@ class Pool:
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._abandoned = False
+        # Set once a worker was started, or could not be.
+        self._first_start = threading.Event()
         # Until when the dispatcher sleeps if nothing happens; guarded by _lock.
         self._sleeps_until = 0.0
         self._selector = selectors.DefaultSelector()
@@ -259,9 +118,7 @@ class Pool:
 
     # --- the caller's side ---
 
-    def new_job(
-        self, options: JobOptions, job_id: str, name: str, argument_bytes: int, serialize_s: float
-    ) -> PoolJob:
+    def new_job(self, options: JobOptions, job_id: str, name: str, argument_bytes: int, serialize_s: float) -> PoolJob:
         """A job that is not handed in yet."""
         with self._lock:
             self._next_seq += 1
@@ -299,6 +156,8 @@ class Pool:
             self._scheduler.submit(job, time.monotonic())
             self._carry_out()
         self._settle()
+        if _WAIT_FOR_FIRST_LANE and not self._first_start.is_set() and not in_event_loop():
+            self._first_start.wait()
 
     def fail(self, job: PoolJob, error: JobRunnerError) -> None:
         """Let a job that could not be handed in fail."""
@@ -408,9 +267,12 @@ class Pool:
                 self._scheduler.cancel_waiting(now)
             self._carry_out()
             self._changed.notify_all()
-            feeders = list(self._feeders) if cancel_all or cancel_waiting else []
+            feeders = list(self._feeders)
         for feeder in feeders:
-            feeder.stop()
+            if cancel_all or cancel_waiting:
+                feeder.stop()
+            else:
+                feeder.close()
         self._settle()
         self.wake()
 
@@ -420,17 +282,12 @@ class Pool:
             return
         self._dispatcher.join()
         with self._lock:
-            enders = list(self._enders)
-        for ender in enders:
-            ender.join()
+            self._changed.wait_for(lambda: not self._enders)
 
     def close_at_exit(self) -> None:
         """Run what was submitted, and end; called at interpreter exit."""
         if self.pid != os.getpid():
             return
-        with self._lock:
-            # What is being fed belongs to a call made before.
-            self._changed.wait_for(lambda: not self._feeders)
         self.shut_down()
         self.join()
 
@@ -467,14 +324,17 @@ class Pool:
         """Queue a job for its lane; `_carry_out` sends."""
         assert isinstance(job, PoolJob)
         assert job.body is not None
-        self._to_send.setdefault(slot.number, []).append(pack_frame(job.kind, job.seq, job.body))
+        job.started = job.finished = 0.0
+        lane = self._lanes[slot.number]
+        lane.queue(job.kind, job.seq, job.body)
+        self._unsent.add(lane)
 
     def revoke(self, slot: Slot) -> int:
         """Take back what the lane's worker has not claimed."""
         lane = self._lanes.get(slot.number)
         if lane is None:
             return 0
-        self._send_to(slot.number)
+        self._flush(lane)
         return lane.revoke()
 
     def claimed(self, slot: Slot) -> int:
@@ -503,14 +363,13 @@ class Pool:
         """Tell an idle lane to leave, and have a thread see to it that it does."""
         lane = self._lanes[slot.number]
         lane.retire()
-        lane.flush()
+        self._flush(lane)
         self._start_ender(slot, lane, 0, 0.0)
 
     def retryable(self, job: Job, end: End) -> bool:
         """Whether a job that came to this end is to be tried again."""
         assert isinstance(job, PoolJob)
-        error = self._error(job, end)
-        return end is End.DIED or isinstance(error, job.options.retry_on)
+        return end is End.DIED or isinstance(error_for(job, end), job.options.retry_on)
 
     def finish(self, job: Job, end: End) -> None:
         """Settle a job's future, soon."""
@@ -523,7 +382,7 @@ class Pool:
             self._close_job(job, job.raised)
         else:
             cause = self._start_error if end is End.NO_WORKER else None
-            self._close_job(job, Settlement(error=self._error(job, end), data=cause))
+            self._close_job(job, Settlement(error=error_for(job, end), data=cause))
 
     def _close_job(self, job: PoolJob, settlement: Settlement) -> None:
         if not job.finished:
@@ -533,51 +392,18 @@ class Pool:
         self.counts["cancelled" if settlement is CANCELLED else "done" if settlement.ok else "failed"] += 1
         self._to_settle.append((job, settlement))
 
-    def _error(self, job: PoolJob, end: End) -> JobRunnerError:
-        """The error of a job that came to such an end; tells its cause to the report as well."""
-        if end is End.TIME_LIMIT:
-            limit = job.options.time_limit
-            job.cause = f"it ran past its time limit of {limit:g} s and was ended"
-            return TimeLimitExceeded(
-                f"job {job.job_id} ({job.name}) ran past its time limit of {limit:g} s, and its processes were ended. "
-                "Give it a larger time_limit, or less to do.",
-                job_id=job.job_id,
-                pid=job.pid,
-                limit=limit,
-            )
-        if end is End.NO_WORKER:
-            job.cause = "no worker could be started for it"
-            return WorkerDiedError(
-                f"no worker could be started for job {job.job_id} ({job.name}), in several tries. The error chained to "
-                "this one, or what the workers wrote to stderr, tells why.",
-                job_id=job.job_id,
-            )
-        how, hint = _describe_exit(job.exit_code, job.exit_signal)
-        job.cause = f"its worker {how}"
-        return WorkerDiedError(
-            f"the worker (pid {job.pid}) of job {job.job_id} ({job.name}) {how}. {hint}",
-            job_id=job.job_id,
-            pid=job.pid,
-            exit_code=job.exit_code,
-            signal=job.exit_signal,
-        )
-
     # --- carrying out ---
 
-    def _send_to(self, number: int) -> None:
-        frames = self._to_send.pop(number, None)
-        lane = self._lanes.get(number)
-        if frames is None or lane is None:
-            return
-        lane.send(frames, len(frames))
+    def _flush(self, lane: Lane) -> None:
+        self._unsent.discard(lane)
         if not lane.flush():
             self._blocked.add(lane)
             self.wake()
 
     def _carry_out(self) -> None:
         """Send what the scheduler has decided to send; the last thing done under the lock."""
-        for number in list(self._to_send):
-            self._send_to(number)
+        while self._unsent:
+            self._flush(self._unsent.pop())
         if self._scheduler.alarm < self._sleeps_until:
             self.wake()
         if self._options.max_pending is not None:
@@ -607,6 +433,7 @@ class Pool:
         try:
             lane = Lane(slot, self._config)
         except Exception as error:
+            self._first_start.set()
             _log.debug("a worker could not be started", exc_info=True)
             with self._lock:
                 self._start_error = dump_exception(error)
@@ -620,16 +447,14 @@ class Pool:
         with self._lock:
             self._lanes[slot.number] = lane
             self._opened.append(lane)
-            if slot.state is LaneState.ENDING:
+            if slot.state is not LaneState.STARTING:
                 self._start_ender(slot, lane, 0, 0.0)
+        self._first_start.set()
         self.wake()
 
     def _start_ender(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
-        ender = threading.Thread(
-            target=self._end_lane, args=(slot, lane, interrupt, grace), name=f"jobrunner-ender-{lane.pid}", daemon=True
-        )
-        self._enders.add(ender)
-        ender.start()
+        self._enders += 1
+        services().run_on_thread(lambda: self._end_lane(slot, lane, interrupt, grace), f"jobrunner-ender-{lane.pid}")
 
     def _end_lane(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
         """End a lane's processes; on a thread of its own."""
@@ -648,7 +473,8 @@ class Pool:
         lane.taken_in.wait()
         lane.close()
         with self._lock:
-            self._enders.discard(threading.current_thread())
+            self._enders -= 1
+            self._changed.notify_all()
 
     # --- the dispatcher's thread ---
 
@@ -728,7 +554,7 @@ class Pool:
             for frame in frames:
                 self._take_frame(lane, frame)
         except Exception:
-            # A job has written into the channel, or there is a defect: this worker's word is worth nothing any more.
+            # A job has written into the channel: this worker's word is worth nothing any more.
             _log.warning("lane %s spoke nonsense: it is ended", lane.number, exc_info=True)
             lane.worker.kill()
         if lane.eof:
@@ -815,22 +641,3 @@ class Pool:
                     self._close_job(job, Settlement(error=error))
             self._changed.notify_all()
         self._settle()
-
-
-def _describe_exit(code: int | None, signal_number: int | None) -> tuple[str, str]:
-    """What happened to a worker, and what to check."""
-    if signal_number is not None:
-        name = signal_name(signal_number)
-        if name == "SIGKILL":
-            return "was killed by SIGKILL", "Check whether somebody killed it, or the system ran out of memory."
-        if name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL"):
-            return f"crashed with {name}", "Check the compiled code that the function calls."
-        return f"was ended by {name}", "Check who sent the signal."
-    if code is None:
-        return "ended", "How is not known: another part of the program has waited for it."
-    if code == EXIT_CHANNEL_LOST:
-        return (
-            f"lost its channel and left with exit code {code}",
-            "Check whether the function closes descriptors that it did not open.",
-        )
-    return f"left with exit code {code}", "Check whether the function, or a library it calls, ends its process."

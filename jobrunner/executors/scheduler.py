@@ -32,9 +32,11 @@ _PREFETCH_JOBS = 32
 _PREFETCH_LONGEST_S = 0.02
 # How long prefetched jobs may wait in a lane while another lane is idle.
 _STEAL_AFTER_S = 0.001
-# Workers that die while starting: how many in a row fail what waits, and the first pause between two.
+# Workers that die while starting: how many in a row fail what waits (if there is no other worker), and the first and
+# the longest pause between two.
 _START_TRIES = 3
 _START_PAUSE_S = 0.1
+_START_PAUSE_LONGEST_S = 30.0
 
 
 class _Queue:
@@ -186,10 +188,13 @@ class Scheduler:
             if slot is None:
                 break
             self._assign(slot, queue.pop(), now)
-        self._saturated = job is not None
         if job is not None:
             self._start_lanes(job, now)
+            threads = job.options.threads
+            room = (self._cores - self._busy_cores) // threads - self._starting.get(threads, 0)
+            self._saturated = room <= 0 or now < self._start_at
         else:
+            self._saturated = False
             self._plan_steal(now)
         self._keep_spares(now)
 
@@ -287,9 +292,9 @@ class Scheduler:
         """Have the spare lanes ready, one after the other, so that they don't compete with the lanes in demand."""
         if self._closing or not self._spare or now < self._start_at or any(self._starting.values()):
             return
-        if self._busy_cores and len(self._idle.get(self._default_threads, ())) < self._spare:
-            if self._live() < self._lane_limit:
-                self._start(self._default_threads)
+        idle = len(self._idle.get(self._default_threads, ()))
+        if self._busy_cores and idle < self._spare and self._live() < self._lane_limit:
+            self._start(self._default_threads)
 
     def _start(self, threads: int) -> None:
         self._next_number += 1
@@ -336,7 +341,7 @@ class Scheduler:
             return  # `ended` is on its way
         if slot.state is LaneState.STARTING:
             self._failed_starts += 1
-            self._start_at = now + _START_PAUSE_S * 2 ** (self._failed_starts - 1)
+            self._start_at = now + min(_START_PAUSE_S * 2 ** (self._failed_starts - 1), _START_PAUSE_LONGEST_S)
             self.alarm = min(self.alarm, self._start_at)
         self._end_slot(slot, None)
         claimed = self._driver.claimed(slot)
@@ -368,7 +373,7 @@ class Scheduler:
                 self._settle_ending(job)
             else:
                 self._requeue(job)
-        if self._failed_starts >= _START_TRIES:
+        if self._failed_starts >= _START_TRIES and not self._live():
             self._failed_starts = 0
             for job in list(self.queue):
                 self.queue.count -= 1

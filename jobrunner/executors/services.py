@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
 import threading
 import weakref
@@ -45,6 +46,7 @@ class Services:
         self.callbacks = CallbackThreads()
         self._lock = threading.Lock()
         self._spawner: Spawner | None = None
+        self._numbers = itertools.count(1)
         self._closables: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._hooked = False
 
@@ -57,6 +59,18 @@ class Services:
 
                 self._spawner = Spawner()
             return self._spawner
+
+    def new_tag(self) -> str:
+        """What the tags of one pool's lanes begin with; no other pool's do."""
+        return f"{self.spawner.tag}{next(self._numbers)}."
+
+    def run_on_thread(self, call: Callable[[], None], name: str) -> None:
+        """Have `call` called on a thread of its own; on the spawner's, where the interpreter starts none any more."""
+        try:
+            threading.Thread(target=call, name=name, daemon=True).start()
+        except RuntimeError:
+            # Python 3.12 and later refuse new threads once the interpreter has begun to exit.
+            self.spawner.run(call)
 
     def register(self, closable: Closable) -> None:
         """Have `closable` finished before the interpreter exits."""

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from jobrunner.executors.safe_start import during_start
 from jobrunner.processes import LANE_VARIABLE
 
 __all__ = ["Spawner"]
@@ -82,7 +83,7 @@ class Spawner:
                 start_new_session=True,
                 env=environment,
             )
-        except OSError:
+        except Exception:
             _log.exception("no guardian: workers may outlive this process if it is killed")
 
 
@@ -90,7 +91,7 @@ def _prepare_thread() -> None:
     """Have what is started on this thread start with SIGINT blocked."""
     from loky.backend import resource_tracker as loky_tracker
 
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), during_start():
         # Starting a tracker unblocks SIGINT: they are started first.
         loky_tracker.ensure_running()
         if os.name == "posix":

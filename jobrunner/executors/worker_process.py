@@ -49,8 +49,18 @@ class WorkerProcess:
         self._executor = ProcessPoolExecutor(
             max_workers=1, context=get_context("loky"), initializer=become_worker, initargs=(end,), env=dict(env)
         )
-        with _may_have_children():
-            self._executor.submit(serve)
+        try:
+            # Now, not when the first item is queued: an exiting interpreter (3.12 and later) starts no more threads.
+            self._executor._call_queue._start_thread()
+            with _may_have_children():
+                self._executor.submit(serve)
+        except BaseException:
+            for process in self._executor._processes.values():
+                os.kill(process.pid, _KILL)
+                process.join()
+            self._executor._call_queue.close()
+            self._executor._call_queue.join_thread()
+            raise
         (self._process,) = self._executor._processes.values()
         # A user's `multiprocessing.active_children()` reaps what has ended: the pid would be free while we use it.
         multiprocessing_process._children.discard(self._process)  # type: ignore[attr-defined]
@@ -161,6 +171,9 @@ class WorkerProcess:
         """Release what is held of the process, which is dead."""
         self.exit_status()
         self.join_loky()
+        # Freed here and now: its semaphores are unlinked by finalizers, and were one to begin on a thread that an
+        # exiting interpreter freezes, loky's resource tracker would warn of a leak.
+        del self._executor, self._process
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = -1

@@ -55,7 +55,8 @@ def run_chunk(
             raise
         except BaseException as error:
             _close_run(piece, values, number)
-            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next or error.__traceback__
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                error.__traceback__ = error.__traceback__.tb_next  # begins in the user's function
             piece.append((number, 1, False, dump_exception(error)))
         now = clock()
         if now - sent > _FLUSH_AFTER_NS:

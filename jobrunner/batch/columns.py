@@ -1,0 +1,103 @@
+"""What a function returned, as columns and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Container, Mapping
+from typing import Any
+
+__all__ = ["flatten", "free_name", "to_json"]
+
+
+def flatten(value: Any) -> dict[str, Any]:
+    """The columns of one result, each a JSON value.
+
+    A mapping, dataclass or named tuple has a column for each field, the names of nested mappings joined by dots; any
+    other value is one column, ``result``.
+
+    Args:
+        value: what a function returned.
+
+    Example:
+        >>> flatten({"energy": -1.7, "magnetisation": {"mean": 0.9, "error": 0.1}})
+        {'energy': -1.7, 'magnetisation.mean': 0.9, 'magnetisation.error': 0.1}
+        >>> flatten(42)
+        {'result': 42}
+    """
+    value = to_json(value)
+    if not isinstance(value, dict):
+        return {"result": value}
+    columns: dict[str, Any] = {}
+    _collect(value, "", columns)
+    return columns
+
+
+def _collect(mapping: Mapping[str, Any], prefix: str, columns: dict[str, Any]) -> None:
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            _collect(value, f"{name}.", columns)
+        else:
+            columns[free_name(name, columns)] = value
+
+
+def free_name(name: str, taken: Container[str], prefix: str = "result.") -> str:
+    """`name`, with `prefix` in front as often as it takes not to be one of `taken`.
+
+    Example:
+        >>> free_name("size", {"size", "temperature"})
+        'result.size'
+    """
+    while name in taken:
+        name = prefix + name
+    return name
+
+
+def to_json(value: Any) -> Any:
+    """The value that `json.dumps` takes and that says the same, as far as JSON can.
+
+    NumPy's scalars and arrays become numbers and lists, tuples lists, dataclasses and named tuples objects, keys text;
+    NaN and the infinities the texts ``"NaN"``, ``"Infinity"``, ``"-Infinity"`` (JSON has no such numbers); and what has
+    no JSON form its `repr`.
+
+    Args:
+        value: anything.
+
+    Example:
+        >>> to_json({"at": (1, 2), "limit": float("inf"), "z": 1j})
+        {'at': [1, 2], 'limit': 'Infinity', 'z': '1j'}
+    """
+    try:
+        return _to_json(value)
+    except RecursionError:  # it contains itself, or nearly so
+        return _safe_repr(value)
+
+
+def _to_json(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, str)):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else _safe_repr(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _to_json(value._asdict())
+    if isinstance(value, (list, tuple)):
+        return [_to_json(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):  # NumPy's, without importing it
+        return _to_json(value.tolist())
+    return _safe_repr(value)
+
+
+def _safe_repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # a user's __repr__ must not end the batch
+        return object.__repr__(value)

@@ -1,0 +1,269 @@
+"""A batch described by a TOML file.
+
+::
+
+    [batch]
+    target = "ising.py:simulate"          # module:function or file.py:function, relative to this file; required
+    name = "ising"                        # default: this file's name without .toml
+    seed = 1                              # default: drawn at random, and shown
+
+    [sweep]                               # the product of these
+    size = [16, 32]
+    temperature = "1.5:3.5:0.1"           # start:stop:step, the stop included if hit; any other text is one value
+
+    [[zip]]                               # lists that advance together, multiplied with the sweep; may be repeated
+    field = [0.0, 0.1]
+    label = ["off", "on"]
+
+    [fixed]                               # the same for every point, taken as it stands
+    sweeps = 1000
+
+    [options]
+    time_limit = 60.0                     # seconds a job may take
+    retries = 0                           # further attempts when a worker died
+    threads = 1                           # BLAS/OpenMP threads of a job
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jobrunner.batch.points import Points, did_you_mean, sweep, zip_points
+from jobrunner.batch.values import canonical_json, looks_like_range, parse_range
+from jobrunner.errors import SpecError
+from jobrunner.options import JobOptions
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Spec", "load_spec"]
+
+_TABLES = ("batch", "sweep", "zip", "fixed", "options")
+_BATCH_KEYS = ("target", "name", "seed")
+_OPTION_KEYS = ("time_limit", "retries", "threads")
+_LATER_KEYS = {
+    "batch": ("store", "replicates"),
+    "options": ("memory_limit", "capture_output", "engine", "max_failures", "stop_on_error"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What a spec file says.
+
+    Attributes:
+        path: the file.
+        target: ``module:function`` or ``file.py:function``, relative to the file's directory.
+        name: the batch's name.
+        seed: the batch's seed; None: one is to be drawn.
+        points: the points, fixed parameters included.
+        options: those of ``time_limit``, ``retries`` and ``threads`` that the file gives, as `JobOptions` takes them.
+        lines: for each parameter the line that it stands in, where that is known.
+    """
+
+    path: Path
+    target: str
+    name: str
+    seed: int | None
+    points: Points
+    options: Mapping[str, Any]
+    lines: Mapping[str, int | None]
+
+    @property
+    def directory(self) -> Path:
+        """The directory that the target is relative to."""
+        return self.path.resolve().parent
+
+    def located(self, error: SpecError) -> SpecError:
+        """`error` with the file, and the line if its key is one of the parameters, where it names no place itself."""
+        if error.file is not None:
+            return error
+        line = self.lines.get(error.key or "")
+        return _located(error, str(self.path), line)
+
+
+def load_spec(path: str | os.PathLike[str]) -> Spec:
+    """Read and check a spec file.  The target is not imported.
+
+    Args:
+        path: the TOML file.
+
+    Raises:
+        SpecError: the file can't be read or is no TOML, a key is unknown, missing or of the wrong type, or the points
+            are wrong; with the file, the line where it is known, and what was expected.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp(), "roots.toml")
+        >>> _ = file.write_text('[batch]\\ntarget = "math:sqrt"\\n[sweep]\\nx = "0:1:0.5"\\n')
+        >>> spec = load_spec(file)
+        >>> spec.name, list(spec.points)
+        ('roots', [{'x': 0.0}, {'x': 0.5}, {'x': 1.0}])
+    """
+    return _Reader(Path(path)).spec()
+
+
+class _Reader:
+    """One reading of one file: every error raised through it has the file and the line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SpecError(f"can't be read: {error.strerror}", file=str(path)) from error
+        except UnicodeDecodeError as error:
+            raise SpecError("is no UTF-8 text; expected a TOML file", file=str(path)) from error
+        try:
+            self.document: dict[str, Any] = tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            place = re.search(r"at line (\d+)", str(error))
+            line = int(place.group(1)) if place else self.text.count("\n") + 1
+            raise SpecError(f"is no valid TOML: {error}", file=str(path), line=line) from error
+
+    def spec(self) -> Spec:
+        for table in self.document:
+            if table not in _TABLES:
+                raise self.wrong(f"unknown; a spec has {_listed(_TABLES)}{did_you_mean(table, _TABLES)}", None, table)
+        batch = self.table("batch")
+        self.check_keys("batch", batch, _BATCH_KEYS)
+        if "target" not in batch:
+            raise self.wrong("is required: module:function or file.py:function", "batch", "target")
+        for key in ("target", "name"):
+            if key in batch and not (isinstance(batch[key], str) and batch[key]):
+                raise self.wrong(f"expected text, found {batch[key]!r}", "batch", key)
+        seed = batch.get("seed")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise self.wrong(f"expected a whole number, found {seed!r}", "batch", "seed")
+        points, lines = self.points()
+        return Spec(
+            path=self.path,
+            target=batch["target"],
+            name=batch.get("name", self.path.stem),
+            seed=seed,
+            points=points,
+            options=self.options(),
+            lines=lines,
+        )
+
+    def points(self) -> tuple[Points, dict[str, int | None]]:
+        swept, fixed, zipped = self.table("sweep"), self.table("fixed"), self.document.get("zip", [])
+        if not isinstance(zipped, list) or not all(isinstance(group, dict) for group in zipped):
+            raise self.wrong("expected [[zip]], a table of lists that may be repeated", None, "zip")
+        if "sweep" in self.document and not swept:
+            raise self.wrong("is empty: expected at least one parameter with its values", None, "sweep")
+        lines: dict[str, int | None] = {}
+        points = Points()
+
+        def add(table: str, make: Callable[..., Points], lists: Mapping[str, Any]) -> None:
+            nonlocal points
+            for key in lists:
+                if key in lines:
+                    raise self.wrong("the parameter is given twice", table, key)
+                lines[key] = self.line(table, key)
+            try:
+                points *= make(**lists)
+            except SpecError as error:
+                raise _located(error, str(self.path), self.line(table, error.key)) from error
+
+        for key, value in swept.items():
+            add("sweep", sweep, {key: self.values("sweep", key, value)})
+        for group in zipped:
+            add("zip", zip_points, {key: self.values("zip", key, value) for key, value in group.items()})
+        for key, value in fixed.items():
+            add("fixed", sweep, {key: [self.checked("fixed", key, value)]})
+        return points, lines
+
+    def values(self, table: str, key: str, value: Any) -> Any:
+        """The values of one swept or zipped parameter: a list's items, a text range's numbers, else itself."""
+        if isinstance(value, str) and looks_like_range(value):
+            try:
+                return parse_range(key, value)
+            except SpecError as error:
+                raise _located(error, str(self.path), self.line(table, key)) from error
+        self.checked(table, key, value)
+        return value if isinstance(value, list) else [value]
+
+    def checked(self, table: str, key: str, value: Any) -> Any:
+        try:
+            canonical_json(value)
+        except TypeError as error:
+            message = "expected numbers, text, booleans, lists or tables; dates and times can be given as text"
+            raise self.wrong(f"{message} ({error})", table, key) from error
+        except ValueError as error:
+            raise self.wrong(f"expected finite numbers, found {value!r}", table, key) from error
+        return value
+
+    def options(self) -> dict[str, Any]:
+        options = self.table("options")
+        self.check_keys("options", options, _OPTION_KEYS)
+        for key, value in options.items():
+            try:
+                JobOptions(**{key: value})
+            except (TypeError, ValueError) as error:
+                raise self.wrong(str(error), "options", key) from error
+        return options
+
+    def table(self, name: str) -> dict[str, Any]:
+        table = self.document.get(name, {})
+        if not isinstance(table, dict):
+            raise self.wrong(f"expected a table [{name}], found {table!r}", None, name)
+        return table
+
+    def check_keys(self, table: str, found: Mapping[str, Any], known: tuple[str, ...]) -> None:
+        for key in found:
+            if key in _LATER_KEYS.get(table, ()):
+                raise self.wrong("is not supported in this version: leave it out", table, key)
+            if key not in known:
+                raise self.wrong(f"unknown; [{table}] has {_listed(known)}{did_you_mean(key, known)}", table, key)
+
+    def wrong(self, message: str, table: str | None, key: str) -> SpecError:
+        return SpecError(message, file=str(self.path), line=self.line(table, key), key=key)
+
+    def line(self, table: str | None, key: str | None) -> int | None:
+        """Where `key` of `table` (or the table `key` itself) stands, as far as plain lines tell.
+
+        The TOML parser keeps no positions.  Inline tables are not searched: the line of their table is given then.
+        """
+        if key is None:
+            return None
+        current: str | None = None
+        fallback: int | None = None
+        for number, text in enumerate(self.text.splitlines(), start=1):
+            header = re.match(r"\s*\[\[?\s*([\w\"'. -]+?)\s*\]\]?\s*(#.*)?$", text)
+            if header:
+                current = header.group(1).strip("\"'")
+                if table is None and current == key:
+                    return number
+                if current == table:
+                    fallback = fallback or number
+                continue
+            name = re.match(r"\s*([\w\"'. -]+?)\s*=", text)
+            if name is None:
+                continue
+            path = [part.strip().strip("\"'") for part in name.group(1).split(".")]
+            if current is not None:
+                path.insert(0, current)
+            if path[: 2 if table is not None else 1] == ([table, key] if table is not None else [key]):
+                return number
+            if path[0] == table:
+                fallback = fallback or number
+        return fallback
+
+
+def _located(error: SpecError, file: str, line: int | None) -> SpecError:
+    """`error`, which names no file, with its place."""
+    message = str(error).removeprefix(f"{error.key}: ")
+    return SpecError(message, file=file, line=line, key=error.key)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names)

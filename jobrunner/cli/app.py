@@ -1,0 +1,59 @@
+"""The command ``jobrunner``: its subcommands, and what its errors become."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import traceback
+from typing import Any
+
+import click
+
+from jobrunner import __version__
+from jobrunner.cli.doctor import doctor
+from jobrunner.cli.exits import INTERRUPTED, EngineFailed, WrongUse, later
+from jobrunner.cli.run import run
+from jobrunner.errors import ExecutorShutdownError, SpecError, StoreError
+
+__all__ = ["app"]
+
+#: Commands that work on a store, and the benchmark.
+_LATER = frozenset({"bench", "cancel", "failures", "list", "logs", "report", "results", "status"})
+
+
+class _App(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in _LATER:
+            raise later(f"'jobrunner {args[0]}'")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SpecError as error:
+            raise WrongUse(str(error)) from error
+        except (StoreError, ExecutorShutdownError, concurrent.futures.BrokenExecutor) as error:
+            raise EngineFailed(str(error)) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            # Not the user's mistake, so whoever mends it needs the traceback; and not exit code 1, which is a job's.
+            traceback.print_exc()
+            raise EngineFailed("the above is a fault in jobrunner; please report it") from error
+
+
+@click.group(
+    cls=_App,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: jobrunner run examples/ising.toml --output results.csv",
+)
+@click.version_option(__version__, prog_name="jobrunner")
+def app() -> None:
+    """Run CPU-bound jobs in processes of their own, over many parameter points."""
+
+
+app.add_command(run)
+app.add_command(doctor)

@@ -1,0 +1,233 @@
+"""``jobrunner doctor``: the machine, the versions, the engines found, the limits in force, and a worker that works."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+from rich.table import Table
+from rich.text import Text
+
+from jobrunner import __version__
+from jobrunner.backend import describe_machine
+from jobrunner.cli.console import may_be_closed, plain_console
+from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED
+from jobrunner.executors.local import LocalExecutor
+from jobrunner.options import default_max_workers
+
+if sys.platform != "win32":
+    import resource
+
+__all__ = ["diagnose", "doctor"]
+
+_REQUIRED = ("click", "cloudpickle", "loky", "psutil", "rich")
+_OPTIONAL = ("numpy",)
+
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - asked for its size, nothing is put there
+
+#: Seconds in which a worker has to start and answer.
+_PATIENCE_S = 60.0
+
+#: A worker needs about this many descriptors in the calling process, besides what the program itself has open.
+_DESCRIPTORS_PER_WORKER = 16
+
+
+@click.command(epilog="Example: jobrunner doctor --json")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
+def doctor(as_json: bool) -> None:
+    """Show the machine, the versions, the engines and the limits in force, and check that a worker works.
+
+    Exits with 3 if no worker starts and returns a result.
+    """
+    found = diagnose()
+    with may_be_closed():
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            _print(found)
+    raise click.exceptions.Exit(ALL_DONE if found["worker"]["works"] else ENGINE_FAILED)
+
+
+def diagnose() -> dict[str, Any]:
+    """Everything that ``jobrunner doctor`` shows, as a dict that `json.dumps` takes.  Starts one worker.
+
+    Returns:
+        The sections ``machine, versions, engines, limits`` and ``worker``, and ``warnings``, a list of sentences.
+        Sizes are in bytes; a limit that is not set is None.
+    """
+    limits = _limits()
+    worker = _check_worker()
+    return {
+        "machine": {**describe_machine(), "memory_available_bytes": int(psutil.virtual_memory().available)},
+        "versions": _versions(),
+        "engines": _engines(),
+        "limits": limits,
+        "worker": worker,
+        "warnings": _warnings(limits, worker),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    implementation = f"{platform.python_implementation()} {platform.python_version()}"
+    packages = {name: _version(name) for name in (*_REQUIRED, *_OPTIONAL)}
+    return {"jobrunner": __version__, "python": implementation, "executable": sys.executable, **packages}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _engines() -> dict[str, str]:
+    later = f"not in this version ({__version__})"
+    return {
+        "local": f"available, on loky {_version('loky')}",
+        "inline": "available, in the calling process",
+        "dask": later,
+        "ray": later,
+    }
+
+
+def _limits() -> dict[str, int | float | None]:
+    disk = shutil.disk_usage(_SHARED_MEMORY) if os.path.isdir(_SHARED_MEMORY) else None
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return {
+        "default_max_workers": default_max_workers(),
+        "cpus_by_affinity": affinity,
+        "cpus_by_cgroup": _cgroup_cpus(),
+        "memory_by_cgroup_bytes": _cgroup_memory(),
+        "open_files": _resource_limit("RLIMIT_NOFILE", 0),
+        "open_files_hard": _resource_limit("RLIMIT_NOFILE", 1),
+        "processes": _resource_limit("RLIMIT_NPROC", 0),
+        "shared_memory_bytes": disk.total if disk else None,
+        "shared_memory_free_bytes": disk.free if disk else None,
+    }
+
+
+def _resource_limit(name: str, which: int) -> int | None:
+    """The soft (0) or hard (1) limit of a resource; None for none."""
+    if sys.platform == "win32" or not hasattr(resource, name):
+        return None
+    limit = resource.getrlimit(getattr(resource, name))[which]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _cgroup_cpus() -> float | None:
+    """CPUs by the quota of the cgroup or any above it; None for no quota."""
+    pairs = [text.split() for text in _cgroup_files("cpu.max")]
+    legacy = Path("/sys/fs/cgroup/cpu")
+    pairs.append([_read(legacy / "cpu.cfs_quota_us") or "-1", _read(legacy / "cpu.cfs_period_us") or "100000"])
+    quotas = [int(quota) / int(period) for quota, period in pairs if quota not in ("max", "-1")]
+    return min(quotas, default=None)
+
+
+def _cgroup_memory() -> int | None:
+    """Memory by the limit of the cgroup or any above it, in bytes; None for no limit."""
+    limits = [int(text) for text in _cgroup_files("memory.max") if text != "max"]
+    legacy = _read(Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    if legacy and int(legacy) < 2**60:  # the kernel's "no limit" is just below 2**63
+        limits.append(int(legacy))
+    return min(limits, default=None)
+
+
+def _cgroup_files(name: str) -> list[str]:
+    """The contents of a file in this process's cgroup (version 2) and in those above it."""
+    root = Path("/sys/fs/cgroup")
+    membership = _read(Path("/proc/self/cgroup")) or ""
+    own = next((line[3:] for line in membership.splitlines() if line.startswith("0::")), "/")
+    group = root / own.strip("/")
+    texts = [_read(each / name) for each in (group, *group.parents) if each == root or root in each.parents]
+    return [text for text in texts if text]
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _check_worker() -> dict[str, Any]:
+    """Start a worker, run a job in it, and say how that went."""
+    begun = time.monotonic()
+    try:
+        with LocalExecutor(max_workers=1, spare_workers=0) as executor:
+            pid = executor.submit(os.getpid).result(timeout=_PATIENCE_S)
+            first_s = time.monotonic() - begun
+            again = time.monotonic()
+            executor.submit(os.getpid).result(timeout=_PATIENCE_S)
+            next_s = time.monotonic() - again
+    except Exception as error:  # whatever it is, it is what the user wants to know
+        return {"works": False, "error": f"{type(error).__name__}: {error}"}
+    if pid == os.getpid():
+        return {"works": False, "error": "the job ran in the calling process"}
+    return {
+        "works": True,
+        "first_job_s": round(first_s, 4),
+        "next_job_s": round(next_s, 6),
+    }
+
+
+def _warnings(limits: Mapping[str, Any], worker: Mapping[str, Any]) -> list[str]:
+    warnings = []
+    if not worker["works"]:
+        warnings.append(f"no worker could be started: {worker['error']}")
+    needed = limits["default_max_workers"] * _DESCRIPTORS_PER_WORKER + 64
+    if limits["open_files_hard"] is not None and limits["open_files_hard"] < needed:
+        warnings.append(
+            f"at most {limits['open_files_hard']} files may be open, and {limits['default_max_workers']} workers may "
+            f"need {needed}: raise it (ulimit -n) or use fewer workers"
+        )
+    shared = limits["shared_memory_free_bytes"]
+    if shared is not None and shared < 64 * 2**20:
+        warnings.append(
+            f"{_SHARED_MEMORY} has only {_size(shared)} free; libraries that share memory need more (docker --shm-size)"
+        )
+    cpus = limits["cpus_by_cgroup"]
+    if cpus is not None and cpus < 1:
+        warnings.append(f"the cgroup allows {cpus:g} of a CPU, so jobs are throttled")
+    return warnings
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    console = plain_console()
+    for section in ("machine", "versions", "engines", "limits", "worker"):
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, value in found[section].items():
+            table.add_row(Text(f"  {name.removesuffix('_bytes').replace('_', ' ')}"), Text(_shown(name, value)))
+        console.print(Text(section, style="bold"))
+        console.print(table)
+    for warning in found["warnings"]:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name.endswith("_bytes"):
+        return _size(value)
+    if name.endswith("_s"):
+        return f"{value * 1000:.2f} ms"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:.4g} {unit}"

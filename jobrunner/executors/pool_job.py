@@ -1,0 +1,213 @@
+"""A job of a pool: what the scheduler keeps of it, and what its caller is told."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jobrunner.backend import host_name
+from jobrunner.errors import JobError, JobRunnerError, TimeLimitExceeded, WorkerDiedError
+from jobrunner.executors.future import JobFuture, Settlement
+from jobrunner.executors.records import End, Job, JobState
+from jobrunner.messages import Kind
+from jobrunner.options import JobOptions
+from jobrunner.processes import signal_name
+from jobrunner.report import JobReport
+from jobrunner.status import JobStatus
+from jobrunner.worker.process import EXIT_CHANNEL_LOST
+
+if TYPE_CHECKING:
+    from jobrunner.executors.pool import Pool
+
+__all__ = ["ChunkWatcher", "Feeder", "PoolJob", "error_for"]
+
+# Workers stamp with the monotonic clock, which all processes of a machine share; reports tell UTC.
+_EPOCH_OFFSET = time.time() - time.monotonic()
+
+
+class ChunkWatcher(Protocol):
+    """Takes the pieces of a chunk as they come; called on internal threads, and must not block."""
+
+    def piece(self, job: PoolJob, data: bytes) -> None:
+        """Some of the chunk's items are done."""
+
+    def ended(self, job: PoolJob, settlement: Settlement) -> None:
+        """The chunk has come to its end."""
+
+
+class Feeder(Protocol):
+    """Hands in, piece by piece, the jobs of a call made before."""
+
+    def close(self) -> None:
+        """Hand in what was taken from the caller, and nothing beyond."""
+
+    def stop(self) -> None:
+        """Hand in nothing more; what was not handed in is cancelled."""
+
+
+class PoolJob(Job):
+    """A job of a pool: what the scheduler keeps, and what the caller is told.
+
+    Attributes:
+        future: what the caller holds.
+        frame: what is sent to the worker; None once the job is final.
+    """
+
+    __slots__ = (
+        "argument_bytes",
+        "body",
+        "cause",
+        "exit_code",
+        "exit_signal",
+        "finished",
+        "future",
+        "item",
+        "job_id",
+        "kind",
+        "name",
+        "pid",
+        "pool",
+        "raised",
+        "result_bytes",
+        "serialize_s",
+        "started",
+        "stuck",
+        "submitted",
+        "watcher",
+    )
+
+    def __init__(
+        self, pool: Pool, seq: int, options: JobOptions, job_id: str, name: str, argument_bytes: int, serialize_s: float
+    ) -> None:
+        super().__init__(seq, options, argument_bytes)
+        self.pool = pool
+        self.job_id = job_id
+        self.name = options.name or name
+        self.kind = Kind.JOB
+        # The frame's body; dropped when the job is final.
+        self.body: bytes | None = None
+        self.argument_bytes = argument_bytes
+        self.serialize_s = serialize_s
+        # Monotonic seconds; 0 where not (yet) known.
+        self.submitted = time.monotonic()
+        self.started = 0.0
+        self.finished = 0.0
+        self.pid: int | None = None
+        self.exit_code: int | None = None
+        self.exit_signal: int | None = None
+        self.cause: str | None = None
+        self.result_bytes: int | None = None
+        # The settlement of an outcome for which it is being found out whether to retry.
+        self.raised: Settlement | None = None
+        # The kernel is slow to end its processes: a cancel waits no longer.
+        self.stuck = False
+        # Of a chunk: who takes its pieces, and the item that was in work when the worker died.
+        self.watcher: ChunkWatcher | None = None
+        self.item: int | None = None
+        self.future: JobFuture[Any] = JobFuture(self)
+
+    # --- as the future sees it ---
+
+    def check_process(self) -> None:
+        """Raise JobError where this process is a fork of the one that submitted the job."""
+        if self.pool.pid != os.getpid():
+            raise JobError(
+                f"job {self.job_id} belongs to process {self.pool.pid}, of which this one is a fork: wait for it there",
+                job_id=self.job_id,
+            )
+
+    def cancel(self) -> bool:
+        """See `JobFuture.cancel`."""
+        return self.pool.cancel(self)
+
+    def live_status(self) -> JobStatus:
+        """The status while the future is not settled; reads what the worker says in its page."""
+        if self.state not in (JobState.SENT, JobState.ENDING):
+            return JobStatus.RUNNING if self.state is JobState.DECIDING else JobStatus.QUEUED
+        slot = self.slot
+        lane = self.pool.lane_of(slot)
+        if lane is None:
+            return JobStatus.QUEUED
+        if lane.started() == self.seq:
+            return JobStatus.RUNNING
+        return JobStatus.VALIDATING if lane.claimed() == self.seq else JobStatus.QUEUED
+
+    def report(self, status: JobStatus) -> JobReport:
+        """Accounting and post-mortem; never blocks."""
+        started, pid, attempts = self.started, self.pid, self.attempts
+        lane = self.pool.lane_of(self.slot) if self.state in (JobState.SENT, JobState.ENDING) else None
+        if lane is not None and lane.claimed() == self.seq:
+            pid, attempts = lane.pid, attempts + 1
+            started = lane.started_at() if lane.started() == self.seq else 0.0
+        end = self.finished or None
+        return JobReport(
+            job_id=self.job_id,
+            name=self.name,
+            status=status,
+            backend="local",
+            host=host_name(),
+            pid=pid,
+            attempts=attempts,
+            submitted_at=self.submitted + _EPOCH_OFFSET,
+            started_at=started + _EPOCH_OFFSET if started else None,
+            finished_at=end + _EPOCH_OFFSET if end else None,
+            queue_s=max(0.0, started - self.submitted) if started else None,
+            run_s=max(0.0, end - started) if started and end else None,
+            serialize_s=self.serialize_s,
+            argument_bytes=self.argument_bytes,
+            result_bytes=self.result_bytes,
+            threads=self.options.threads,
+            exit_code=self.exit_code,
+            exit_signal=self.exit_signal,
+            cause=self.cause,
+        )
+
+
+def error_for(job: PoolJob, end: End) -> JobRunnerError:
+    """The error of a job that came to such an end; its cause is told to the report as well."""
+    if end is End.TIME_LIMIT:
+        limit = job.options.time_limit
+        job.cause = f"it ran past its time limit of {limit:g} s and was ended"
+        return TimeLimitExceeded(
+            f"job {job.job_id} ({job.name}) ran past its time limit of {limit:g} s, and its processes were ended. "
+            "Give it a larger time_limit, or less to do.",
+            job_id=job.job_id,
+            pid=job.pid,
+            limit=limit,
+        )
+    if end is End.NO_WORKER:
+        job.cause = "no worker could be started for it"
+        return WorkerDiedError(
+            f"no worker could be started for job {job.job_id} ({job.name}), in several tries. The error chained to "
+            "this one, or what the workers wrote to stderr, tells why.",
+            job_id=job.job_id,
+        )
+    how, hint = _describe_exit(job.exit_code, job.exit_signal)
+    job.cause = f"its worker {how}"
+    return WorkerDiedError(
+        f"the worker (pid {job.pid}) of job {job.job_id} ({job.name}) {how}. {hint}",
+        job_id=job.job_id,
+        pid=job.pid,
+        exit_code=job.exit_code,
+        signal=job.exit_signal,
+    )
+
+
+def _describe_exit(code: int | None, signal_number: int | None) -> tuple[str, str]:
+    """What happened to a worker, and what to check."""
+    if signal_number is not None:
+        name = signal_name(signal_number)
+        if name == "SIGKILL":
+            return "was killed by SIGKILL", "Check whether somebody killed it, or the system ran out of memory."
+        if name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL"):
+            return f"crashed with {name}", "Check the compiled code that the function calls."
+        return f"was ended by {name}", "Check who sent the signal."
+    if code is None:
+        return "ended", "How is not known: another part of the program has waited for it."
+    if code == EXIT_CHANNEL_LOST:
+        return (
+            f"lost its channel and left with exit code {code}",
+            "Check whether the function closes descriptors that it did not open.",
+        )
+    return f"left with exit code {code}", "Check whether the function, or a library it calls, ends its process."
