@@ -112,7 +112,7 @@ class JobOptions:
         return dataclasses.replace(self, **changes)
 
     def non_default(self) -> dict[str, Any]:
-        """The options that differ from the defaults."""
+        """The options that differ from the defaults, as plain data."""
         return _non_default(self)
 
 
@@ -153,16 +153,27 @@ class PoolOptions:
                 raise TypeError(f"preload must name modules, not {module!r}")
 
     def non_default(self) -> dict[str, Any]:
-        """The options that differ from the defaults."""
+        """The options that differ from the defaults, as plain data."""
         return _non_default(self)
 
 
 def _non_default(options: JobOptions | PoolOptions) -> dict[str, Any]:
-    return {
-        field.name: getattr(options, field.name)
-        for field in dataclasses.fields(options)
-        if getattr(options, field.name) != field.default
-    }
+    told: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        # Arguments of the initializer may be anything, and of any size: they are nobody else's business.
+        if value != field.default and field.name != "initargs":
+            told[field.name] = _plain(value)
+    return told
+
+
+def _plain(value: Any) -> Any:
+    """An option's value as plain data, which pickles: callables and types by name."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    return getattr(value, "__qualname__", value)
 
 
 def default_max_workers(threads: int = 1) -> int:

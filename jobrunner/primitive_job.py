@@ -96,6 +96,9 @@ class _FinishedRecord:
     def live_status(self) -> JobStatus:
         return JobStatus.INITIALIZING
 
+    def forget_future(self) -> None:
+        """There is none to forget."""
+
     def check_process(self) -> None:
         """It is final everywhere."""
 
@@ -138,7 +141,7 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
         ((3, 2), True)
     """
 
-    def __init__(self, function: Callable[..., ResultT], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, function: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> None:
         if not callable(function):
             raise TypeError(f"the first argument must be callable, not {function!r}")
         super().__init__()

@@ -17,6 +17,13 @@ __all__ = ["DoneAndNotDone", "as_completed", "gather", "wait"]
 JobT = TypeVar("JobT", bound="PrimitiveJob[Any] | JobFuture[Any]")
 
 
+_RETURN_WHEN = (
+    concurrent.futures.ALL_COMPLETED,
+    concurrent.futures.FIRST_COMPLETED,
+    concurrent.futures.FIRST_EXCEPTION,
+)
+
+
 class DoneAndNotDone(NamedTuple):
     """The answer of `wait`.
 
@@ -66,6 +73,8 @@ def wait(
         >>> wait([future]).done == {future}
         True
     """
+    if return_when not in _RETURN_WHEN:
+        raise ValueError(f"return_when must be one of {', '.join(_RETURN_WHEN)}, not {return_when!r}")
     futures = {job: _future(job) for job in jobs}
     done = concurrent.futures.wait(futures.values(), timeout=timeout, return_when=return_when).done
     return DoneAndNotDone(

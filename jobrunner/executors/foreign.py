@@ -65,14 +65,15 @@ class _ForeignJob:
             "serialize_s": serialize_s,
             "submitted_at": time.time(),
         }
-        self.future: JobFuture[Any] = JobFuture(self)
+        # None once it is settled.
+        self.future: JobFuture[Any] | None = JobFuture(self)
 
     def start(self, executor: concurrent.futures.Executor, body: bytes) -> None:
         """Hand the call to the executor."""
-        if self.future.done():
+        if self.future is None:
             return  # cancelled while it waited for other jobs
         try:
-            self._inner = executor.submit(_run, body, os.getpid())
+            inner = self._inner = executor.submit(_run, body, os.getpid())
         except concurrent.futures.BrokenExecutor as error:
             raise WorkerDiedError(
                 f"the {type(executor).__name__} is broken: {error}. Make a new one.", job_id=self.job_id
@@ -81,14 +82,14 @@ class _ForeignJob:
             raise ExecutorShutdownError(
                 f"the {type(executor).__name__} takes no job: {error}", job_id=self.job_id
             ) from error
-        self._inner.add_done_callback(self._take)
+        inner.add_done_callback(self._take)
 
     def _take(self, inner: concurrent.futures.Future[_Answer]) -> None:
         """The executor's future is final; on a thread of the executor's."""
         self._fields["finished_at"] = time.time()
         if inner.cancelled():
             self._fields["cause"] = "it was cancelled"
-            self.future.settle(CANCELLED)
+            self._settle(CANCELLED)
             return
         failure = inner.exception()
         if failure is not None:
@@ -115,20 +116,31 @@ class _ForeignJob:
             self._fields["result_bytes"] = len(data)
         else:
             self._fields["cause"] = "its function raised, or something of it could not be sent"
-        self.future.settle(Settlement(ok=how == "ok", data=data))
+        self._settle(Settlement(ok=how == "ok", data=data))
 
     def fail(self, error: JobRunnerError) -> None:
         """Let the job fail with an error of ours."""
         self._fields["cause"] = str(error)
         self._fields.setdefault("finished_at", time.time())
-        self.future.settle(Settlement(error=error))
+        self._settle(Settlement(error=error))
 
     def cancel(self) -> bool:
         """Cancel the job if the executor's future can be."""
         inner = self._inner
         if inner is not None and not inner.cancel():
             return False
-        return self.future.settle(CANCELLED) or self.future.cancelled()
+        future = self.future
+        return future is None or future.settle(CANCELLED) or future.cancelled()
+
+    def _settle(self, settlement: Settlement) -> None:
+        future = self.future
+        if future is not None:
+            future.settle(settlement)
+
+    def forget_future(self) -> None:
+        """The future is settled: neither it nor the executor's future is needed any more."""
+        self.future = None
+        self._inner = None
 
     def live_status(self) -> JobStatus:
         """What the executor's future says."""
@@ -189,14 +201,18 @@ class ForeignExecutor(JobExecutor):
     def submit_call(self, call: Call, job_id: str) -> JobFuture[Any]:
         """Take a serialised call; see `JobExecutor.submit_call`."""
         job = _ForeignJob(type(self._executor).__name__, job_id, call.name, len(call.payload), call.serialize_s)
+        future = job.future
+        assert future is not None
         start_when_ready(call, hold=lambda: None, start=lambda body: job.start(self._executor, body), fail=job.fail)
-        return job.future
+        return future
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""
         job = _ForeignJob(type(self._executor).__name__, str(uuid.uuid4()), name, 0, 0.0)
+        future = job.future
+        assert future is not None
         job.fail(error)
-        return job.future
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False) -> None:
         """Shut the foreign executor down."""

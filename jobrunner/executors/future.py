@@ -58,6 +58,9 @@ class JobRecord(Protocol):
     def report(self, status: JobStatus) -> JobReport:
         """The job's report; never blocks."""
 
+    def forget_future(self) -> None:
+        """The future is settled: let go of it, or the two would keep each other, and the result, alive."""
+
     def check_process(self) -> None:
         """Raise JobError where this process is a fork of the one that can settle the job."""
 
@@ -108,6 +111,7 @@ class JobFuture(concurrent.futures.Future[T]):
                     (waiter.add_result if settlement.ok else waiter.add_exception)(self)
             self._condition.notify_all()
             callbacks = bool(self._done_callbacks)
+        self._record.forget_future()
         if callbacks:
             run_callback(self._invoke_callbacks)
         return True

@@ -48,11 +48,19 @@ class _InlineJob:
             "pid": os.getpid(),
         }
         self._status = JobStatus.QUEUED
-        self.future: JobFuture[Any] = JobFuture(self)
+        # None once it is settled.
+        self.future: JobFuture[Any] | None = JobFuture(self)
 
     def cancel(self) -> bool:
         """Only a job that has not started can be cancelled: there is one process, and it is the caller's."""
-        return self._status is JobStatus.QUEUED and self.future.settle(CANCELLED)
+        return self._status is JobStatus.QUEUED and self._settle(CANCELLED)
+
+    def _settle(self, settlement: Settlement) -> bool:
+        future = self.future
+        return future is not None and future.settle(settlement)
+
+    def forget_future(self) -> None:
+        self.future = None
 
     def live_status(self) -> JobStatus:
         return self._status
@@ -67,7 +75,7 @@ class _InlineJob:
         """Run the call, as often as it is to be tried."""
         payload, handles = unpack_call(body)
         fields = self._fields
-        while not self.future.cancelled():
+        while self.future is not None:
             fields["attempts"] = fields.get("attempts", 0) + 1
             self._status = JobStatus.VALIDATING
             try:
@@ -93,7 +101,7 @@ class _InlineJob:
                 fields["result_bytes"] = len(outcome.data)
             else:
                 fields["cause"] = "its function raised, or something of it could not be sent"
-            self.future.settle(Settlement(ok=outcome.ok, data=outcome.data))
+            self._settle(Settlement(ok=outcome.ok, data=outcome.data))
             return
 
     def _started(self) -> None:
@@ -103,7 +111,7 @@ class _InlineJob:
         """Let the job fail with an error of ours."""
         self._fields["cause"] = str(error)
         self._fields["finished_at"] = time.monotonic() + _EPOCH_OFFSET
-        self.future.settle(Settlement(error=error))
+        self._settle(Settlement(error=error))
 
 
 def _exit_error(job_id: str, code: int) -> WorkerDiedError:
@@ -165,16 +173,20 @@ class InlineExecutor(JobExecutor):
                 job_id=job_id,
             )
         job = _InlineJob(job_id, call.name, options, len(call.payload), call.serialize_s)
+        future = job.future
+        assert future is not None
         for handle in call.dependencies:
             _await_final(handle)
         start_when_ready(call, hold=lambda: None, start=lambda body: job.run(body, options), fail=job.fail)
-        return job.future
+        return future
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""
         job = _InlineJob(str(uuid.uuid4()), name, self._options, 0, 0.0)
+        future = job.future
+        assert future is not None
         job.fail(error)
-        return job.future
+        return future
 
     def map(
         self,

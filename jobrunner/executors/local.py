@@ -174,21 +174,25 @@ class LocalExecutor(JobExecutor):
         """Take a serialised call; see `JobExecutor.submit_call`."""
         pool = self._holder.pool
         job = pool.new_job(self._options, job_id, call.name, len(call.payload), call.serialize_s)
+        future = job.future
+        assert future is not None
         start_when_ready(
             call,
             hold=lambda: pool.hold(job),
             start=lambda body: pool.submit(job, body),
             fail=lambda error: pool.fail(job, error),
         )
-        return job.future
+        return future
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""
         pool = self._holder.pool
         job = pool.new_job(self._options, str(uuid.uuid4()), name, 0, 0.0)
+        future = job.future
+        assert future is not None
         error.job_id = job.job_id
         pool.fail(job, error)
-        return job.future
+        return future
 
     def map(
         self,

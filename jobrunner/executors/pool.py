@@ -184,19 +184,21 @@ class Pool:
 
     def cancel(self, job: PoolJob, *, wait: bool = True) -> bool:
         """Cancel a job; see `JobFuture.cancel`.  With `wait` False the end of a running one is only requested."""
+        future = job.future
         with self._lock:
             answer = self._scheduler.cancel(job, time.monotonic())
             self._carry_out()
         self._settle()
         if answer is CancelAnswer.CANCELLED:
             # Another thread may be about to: whoever cancels sees it cancelled.
-            job.future.settle(CANCELLED)
+            if future is not None:
+                future.settle(CANCELLED)
             return True
         if answer is CancelAnswer.TOO_LATE:
             return False
         if not wait or on_callback_thread() or in_event_loop():
             return True
-        return job.future.cancelled_unless(lambda: job.stuck)
+        return future is None or future.cancelled_unless(lambda: job.stuck)
 
     def decide(self, job: PoolJob) -> None:
         """Find out, on a thread for the user's code, whether what a job raised is to be retried."""
@@ -389,6 +391,7 @@ class Pool:
             job.finished = time.monotonic()
         job.body = None
         job.raised = None
+        job.slot = None
         self.counts["cancelled" if settlement is CANCELLED else "done" if settlement.ok else "failed"] += 1
         self._to_settle.append((job, settlement))
 
@@ -417,7 +420,9 @@ class Pool:
                 job, settlement = to_settle.popleft()
             except IndexError:
                 return
-            job.future.settle(settlement)
+            future = job.future
+            if future is not None:
+                future.settle(settlement)
             if job.watcher is not None:
                 job.watcher.ended(job, settlement)
 
@@ -463,7 +468,9 @@ class Pool:
             if isinstance(job, PoolJob):
                 job.cause = f"the kernel has not ended its processes yet (worker pid {lane.pid}: uninterruptible I/O?)"
                 job.stuck = True
-                job.future.look_again()
+                future = job.future
+                if future is not None:
+                    future.look_again()
             lane.await_death()
         lane.exit_status()
         with self._lock:

@@ -50,7 +50,7 @@ class PoolJob(Job):
     """A job of a pool: what the scheduler keeps, and what the caller is told.
 
     Attributes:
-        future: what the caller holds.
+        future: what the caller holds; None once it is settled.
         frame: what is sent to the worker; None once the job is final.
     """
 
@@ -105,9 +105,13 @@ class PoolJob(Job):
         # Of a chunk: who takes its pieces, and the item that was in work when the worker died.
         self.watcher: ChunkWatcher | None = None
         self.item: int | None = None
-        self.future: JobFuture[Any] = JobFuture(self)
+        self.future: JobFuture[Any] | None = JobFuture(self)
 
     # --- as the future sees it ---
+
+    def forget_future(self) -> None:
+        """The future is settled: let go of it."""
+        self.future = None
 
     def check_process(self) -> None:
         """Raise JobError where this process is a fork of the one that submitted the job."""

@@ -87,7 +87,7 @@ class Job:
         self.options = options
         self.frame_bytes = frame_bytes
         self.state = JobState.NEW
-        # The lane that has it; set in SENT and ENDING, and kept in FINAL for the report.
+        # The lane that has it; set in SENT, DECIDING and ENDING.
         self.slot: Slot | None = None
         # How often a worker claimed it.
         self.attempts = 0

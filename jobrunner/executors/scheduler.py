@@ -131,6 +131,8 @@ class Scheduler:
         self._next_number = 0
         # (monotonic seconds, seq, job): when to look at the limit of a job in a lane; outdated entries are passed over.
         self._limits: list[tuple[float, int, Job]] = []
+        # How many entries may be in there before the outdated ones are thrown out.
+        self._limits_kept = 1000
         # Seconds that a job takes, smoothed; None before the first.
         self._job_s: float | None = None
         # When prefetched jobs are taken from busy lanes because another is idle; None: there is no such case.
@@ -200,25 +202,27 @@ class Scheduler:
 
     def _lane_for(self, job: Job) -> Slot | None:
         threads = job.options.threads
-        free = self._busy_cores + threads <= self._cores
-        idle = self._idle.get(threads)
-        if idle and free:
-            return idle.pop()
+        if self._busy_cores + threads <= self._cores:
+            idle = self._idle.get(threads)
+            return idle.pop() if idle else None
         depth = self._prefetch_depth(job)
-        if depth == 0:
-            return None
         best: Slot | None = None
         least = depth + 1
-        for slot in self.slots.values():
+        for slot in self.slots.values() if depth else ():
             length = len(slot.inflight)
             if 0 < length < least and slot.state is LaneState.SERVING and slot.threads == threads and not slot.dropping:
                 best, least = slot, length
         return best
 
     def _prefetch_depth(self, job: Job) -> int:
-        """How many jobs may wait in a busy lane."""
+        """How many jobs may wait in a busy lane; none while a core is free, for which a lane is on its way."""
         seconds = self._job_s
-        if seconds is None or seconds > _PREFETCH_LONGEST_S or job.frame_bytes > _PREFETCH_BYTES:
+        if (
+            seconds is None
+            or seconds > _PREFETCH_LONGEST_S
+            or job.frame_bytes > _PREFETCH_BYTES
+            or self._busy_cores + job.options.threads <= self._cores
+        ):
             return 0
         return min(_PREFETCH_JOBS, 1 + int(_PREFETCH_S / max(seconds, 1e-6)))
 
@@ -477,6 +481,7 @@ class Scheduler:
             self._finish(job, End.OUTCOME)
 
     def _finish(self, job: Job, end: End) -> None:
+        job.deadline = None
         job.move(JobState.FINAL)
         self._driver.finish(job, end)
 
@@ -524,15 +529,26 @@ class Scheduler:
 
     def _watch(self, job: Job, at: float) -> None:
         job.deadline = at
+        if len(self._limits) > self._limits_kept:
+            # Most jobs end long before their limit: those are not kept until then.
+            self._limits = [entry for entry in self._limits if entry[2].deadline == entry[0]]
+            heapq.heapify(self._limits)
+            self._limits_kept = 2 * len(self._limits) + 1000
         heapq.heappush(self._limits, (at, job.seq, job))
         self.alarm = min(self.alarm, at)
 
     def _plan_steal(self, now: float) -> None:
-        if self._steal_at is not None or self._busy_cores >= self._cores or not any(self._idle.values()):
+        """With a core free and jobs waiting in a busy lane, see that they get another, soon."""
+        if self._steal_at is not None or self._busy_cores >= self._cores:
             return
-        if any(len(slot.inflight) > 1 for slot in self.slots.values()):
+        crowded = next((slot for slot in self.slots.values() if len(slot.inflight) > 1), None)
+        if crowded is None:
+            return
+        if any(self._idle.values()):
             self._steal_at = now + _STEAL_AFTER_S
             self.alarm = min(self.alarm, self._steal_at)
+        elif not any(self._starting.values()) and now >= self._start_at and self._live() < self._lane_limit:
+            self._start(crowded.threads)
 
     def next_tick(self) -> float | None:
         """Monotonic seconds at which `tick` is due; None: not before another event."""

@@ -66,11 +66,8 @@ class _Server:
                 leave(0)
             frames.reverse()
             while frames:
-                # Popped, not iterated over: a job's bytes must not outlive it.
-                kind, _, seq, body = frames.pop()
-                if kind == Kind.EXIT:
-                    leave(0)
-                self._take(kind, seq, body)
+                # Popped, and in no variable here: a job's bytes must not outlive it.
+                self._take(*frames.pop())
 
     def _send(self, frame: bytes) -> None:
         # Socket calls only: were the descriptor closed by a job and its number given to a file, a plain write would
@@ -80,8 +77,10 @@ class _Server:
         except OSError:
             leave(EXIT_CHANNEL_LOST)
 
-    def _take(self, kind: int, seq: int, body: bytes | bytearray) -> None:
+    def _take(self, kind: int, flags: int, seq: int, body: bytes | bytearray) -> None:
         """Claim a job and run it, or drop it if it was revoked."""
+        if kind == Kind.EXIT:
+            leave(0)
         try:
             claimed = self._tokens.take()
         except OSError:
