@@ -6,18 +6,16 @@ exceptions and what can't cross mean the same everywhere.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobrunner.serialization import dump_exception, dump_result, load_call
 
 __all__ = ["Outcome", "Times", "execute"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Times:
+class Times(NamedTuple):
     """When a call went through its stages, as `time.monotonic_ns` of the machine that ran it; 0 where it did not."""
 
     taken_ns: int
@@ -25,8 +23,7 @@ class Times:
     finished_ns: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a call came to.
 
     ok: whether the function returned.

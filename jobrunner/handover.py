@@ -24,6 +24,13 @@ from typing import Any
 __all__ = ["HandedSocket", "ProgressPage", "TokenCounter", "open_tokens"]
 
 
+# From <linux/fcntl.h>; not all of them have names in `fcntl` of every Python version.
+_F_ADD_SEALS = 1033
+_F_SEAL_SHRINK = 0x2
+_F_SEAL_GROW = 0x4
+_F_SEAL_FUTURE_WRITE = 0x10
+
+
 def _receive_descriptor(fd: int) -> int:
     os.set_inheritable(fd, False)
     return fd
@@ -105,7 +112,7 @@ def _anonymous_file() -> int:
     """A descriptor of a file without a name."""
     if hasattr(os, "memfd_create"):
         with contextlib.suppress(OSError):  # a kernel or sandbox without it
-            return os.memfd_create("jobrunner-progress", os.MFD_CLOEXEC)
+            return os.memfd_create("jobrunner-progress", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
@@ -118,9 +125,22 @@ def _receive_page(fd: int, name: str) -> ProgressPage:
         page._map = mmap.mmap(-1, mmap.PAGESIZE, tagname=name)
     else:
         page._map = mmap.mmap(_receive_descriptor(fd), mmap.PAGESIZE)
+        _seal(fd)
         os.close(fd)
     page.words = memoryview(page._map).cast("Q")
     return page
+
+
+def _seal(fd: int) -> None:
+    """Let nobody write to the page but through the maps there are.
+
+    `mmap` keeps a descriptor of its own, into which a job might write by mistake.
+    """
+    if sys.platform == "linux":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # not a memfd, or a kernel that doesn't know the seal
+            fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_FUTURE_WRITE)
 
 
 class TokenCounter:
@@ -147,12 +167,13 @@ class TokenCounter:
         except BlockingIOError:
             return False
 
-    def take_all(self) -> int:
-        """Take every token there is, and say how many that were."""
-        count = 0
-        while self.take():
-            count += 1
-        return count
+    def take_up_to(self, most: int) -> int:
+        """Take the tokens there are, but no more than `most`, and say how many that were."""
+        # Bounded, for a job may have written into what it should not.
+        for count in range(most):
+            if not self.take():
+                return count
+        return most
 
     def close(self) -> None:
         """Release this process's descriptors."""

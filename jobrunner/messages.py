@@ -10,8 +10,8 @@
                                                DROPPED  seq  a job that was revoked before it was claimed
                                                FAILED   0    the worker can't start; body: pickled exception
 
-A frame is a header (kind, flags, sequence number of the job, length of the body) and the body.  A stream socket keeps
-frames in order, and a reader takes them as they come, whole or in pieces.
+A frame is a header (a mark, kind, flags, sequence number of the job, length of the body) and the body.  A stream socket
+keeps frames in order, and a reader takes them as they come, whole or in pieces.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "Frame",
     "FrameReader",
     "Kind",
+    "ProtocolError",
     "pack_call",
     "pack_frame",
     "pack_header",
@@ -35,7 +36,10 @@ __all__ = [
     "unpack_outcome",
 ]
 
-HEADER = struct.Struct("<BBQQ")
+HEADER = struct.Struct("<IBBQQ")
+# Begins every header: what a job writes into its descriptors by mistake is known for what it is.
+_MAGIC = 0x4A524C31
+_LONGEST_BODY = 1 << 40
 _TIMES = struct.Struct("<QQQ")
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
@@ -72,12 +76,12 @@ def pack_frame(kind: int, seq: int, body: bytes | bytearray = b"", flags: int = 
         >>> len(pack_frame(Kind.EXIT, 0)) == HEADER.size
         True
     """
-    return HEADER.pack(kind, flags, seq, len(body)) + body
+    return HEADER.pack(_MAGIC, kind, flags, seq, len(body)) + body
 
 
 def pack_header(kind: int, seq: int, length: int, flags: int = 0) -> bytes:
     """The header of a frame whose body of `length` bytes follows by itself."""
-    return HEADER.pack(kind, flags, seq, length)
+    return HEADER.pack(_MAGIC, kind, flags, seq, length)
 
 
 def pack_call(payload: bytes, handles: Sequence[bytes]) -> bytes:
@@ -114,6 +118,10 @@ def unpack_outcome(body: bytes | bytearray) -> tuple[tuple[int, int, int], bytes
     return _TIMES.unpack_from(body), bytes(memoryview(body)[_TIMES.size :])
 
 
+class ProtocolError(Exception):
+    """Something else than frames came over a channel."""
+
+
 class FrameReader:
     """Takes frames off a stream socket, as they come.
 
@@ -139,6 +147,7 @@ class FrameReader:
         Raises:
             BlockingIOError: a non-blocking socket has nothing.
             OSError: the channel is broken.
+            ProtocolError: something else than frames has come; nothing after it can be understood.
         """
         if self._large is not None:
             return self._read_large()
@@ -161,7 +170,9 @@ class FrameReader:
         start, end, buffer = self._start, self._end, self._buffer
         size = HEADER.size
         while end - start >= size:
-            kind, flags, seq, length = HEADER.unpack_from(buffer, start)
+            magic, kind, flags, seq, length = HEADER.unpack_from(buffer, start)
+            if magic != _MAGIC or length > _LONGEST_BODY:
+                raise ProtocolError("what arrived on the channel is no frame")
             body_start = start + size
             if end - body_start >= length:
                 start = body_start + length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -139,11 +139,15 @@ class PoolOptions:
         put(self, "idle_timeout", check_seconds("idle_timeout", self.idle_timeout, zero=True))
         if self.initializer is not None and not callable(self.initializer):
             raise TypeError(f"initializer must be callable, not {self.initializer!r}")
+        if not isinstance(self.initargs, Iterable):
+            raise TypeError(f"initargs must be a sequence of arguments, not {self.initargs!r}")
         put(self, "initargs", tuple(self.initargs))
         if self.env is not None:
             for key, value in self.env.items():
-                if not isinstance(key, str) or not isinstance(value, str) or not key or "=" in key:
+                if not isinstance(key, str) or not isinstance(value, str):
                     raise TypeError(f"env must map variable names to text, not {key!r} to {value!r}")
+                if not key or "=" in key or "\0" in key + value:
+                    raise ValueError(f"env can't hold {key!r}: {value!r} (an empty name, a '=' in it, or a NUL)")
             put(self, "env", MappingProxyType(dict(self.env)))
         if isinstance(self.preload, str):
             raise TypeError(f"preload must be a sequence of module names, not the text {self.preload!r}")

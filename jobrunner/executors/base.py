@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import concurrent.futures
 import threading
-import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,12 +32,12 @@ class JobExecutor(concurrent.futures.Executor, abc.ABC):
         """Where the executor's jobs run, and what it can do."""
 
     @abc.abstractmethod
-    def submit_call(self, call: Call, job_id: str) -> JobFuture[Any]:
+    def submit_call(self, call: Call, job_id: str | None = None) -> JobFuture[Any]:
         """Take a serialised call.
 
         Args:
             call: the call; the jobs it depends on may be unfinished.
-            job_id: the id that the job has.
+            job_id: the id that the job has; None: a new one.
 
         Raises:
             ExecutorShutdownError: no more jobs are taken.
@@ -88,7 +87,7 @@ class JobExecutor(concurrent.futures.Executor, abc.ABC):
             call = dump_call(fn, args, kwargs)
         except SerializationError as error:
             return self.submit_failed(error, call_name(fn))
-        return self.submit_call(call, str(uuid.uuid4()))
+        return self.submit_call(call)
 
     def __enter__(self) -> Any:
         return self

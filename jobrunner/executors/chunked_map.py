@@ -17,7 +17,6 @@ import itertools
 import pickle
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -276,7 +275,7 @@ class ChunkedMap:
         except SerializationError:
             self._hand_in_singly(items, arguments)
             return
-        job = self._pool.new_job(self._options, str(uuid.uuid4()), call.name, len(call.payload), call.serialize_s)
+        job = self._pool.new_job(self._options, None, call.name, len(call.payload), call.serialize_s)
         job.kind = Kind.CHUNK
         job.watcher = self
         with self._changed:

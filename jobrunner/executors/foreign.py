@@ -198,9 +198,11 @@ class ForeignExecutor(JobExecutor):
         """Refused: the executor has no such options."""
         raise JobError(f"a {type(self._executor).__name__} has no job options: use a LocalExecutor")
 
-    def submit_call(self, call: Call, job_id: str) -> JobFuture[Any]:
+    def submit_call(self, call: Call, job_id: str | None = None) -> JobFuture[Any]:
         """Take a serialised call; see `JobExecutor.submit_call`."""
-        job = _ForeignJob(type(self._executor).__name__, job_id, call.name, len(call.payload), call.serialize_s)
+        job = _ForeignJob(
+            type(self._executor).__name__, job_id or str(uuid.uuid4()), call.name, len(call.payload), call.serialize_s
+        )
         future = job.future
         assert future is not None
         start_when_ready(call, hold=lambda: None, start=lambda body: job.start(self._executor, body), fail=job.fail)

@@ -7,10 +7,9 @@ or an exception by whoever looks first, on that thread, so that no internal thre
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from jobrunner.errors import JobCancelledError, JobError, JobRunnerError, JobTimeoutError
 from jobrunner.executors.services import run_callback
@@ -27,8 +26,7 @@ _CANCELLED = "CANCELLED_AND_NOTIFIED"
 _FINISHED = "FINISHED"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What a job came to.
 
     Exactly one of these: `data` with `ok` (a pickled result), `data` without (a pickled exception), `error` (one of
@@ -47,7 +45,9 @@ CANCELLED = Settlement()
 class JobRecord(Protocol):
     """What an executor keeps of a job, as its future sees it."""
 
-    job_id: str
+    @property
+    def job_id(self) -> str:
+        """The job's id, UUID4 text."""
 
     def cancel(self) -> bool:
         """Cancel the job, which is not final; see `JobFuture.cancel`."""
@@ -68,9 +68,6 @@ class JobRecord(Protocol):
 class JobFuture(concurrent.futures.Future[T]):
     """The future of a job: a `concurrent.futures.Future` that knows more, and whose `cancel` ends a running job.
 
-    Attributes:
-        job_id: the job's id, UUID4 text.
-
     Example:
         >>> from jobrunner import InlineExecutor
         >>> future = InlineExecutor().submit(pow, 2, 10)
@@ -86,7 +83,11 @@ class JobFuture(concurrent.futures.Future[T]):
         super().__init__()
         self._record = record
         self._settlement: Settlement | None = None
-        self.job_id = record.job_id
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, UUID4 text."""
+        return self._record.job_id
 
     # --- the executor's side ---
 

@@ -161,7 +161,7 @@ class InlineExecutor(JobExecutor):
         view._state = self._state
         return view
 
-    def submit_call(self, call: Call, job_id: str) -> JobFuture[Any]:
+    def submit_call(self, call: Call, job_id: str | None = None) -> JobFuture[Any]:
         """Run a serialised call now; the jobs it depends on are waited for."""
         if self._state["shut_down"]:
             raise ExecutorShutdownError("the executor was shut down: make a new one, or submit before the shutdown")
@@ -172,7 +172,7 @@ class InlineExecutor(JobExecutor):
                 "(backend.capabilities.time_limit is False): use a LocalExecutor",
                 job_id=job_id,
             )
-        job = _InlineJob(job_id, call.name, options, len(call.payload), call.serialize_s)
+        job = _InlineJob(job_id or str(uuid.uuid4()), call.name, options, len(call.payload), call.serialize_s)
         future = job.future
         assert future is not None
         for handle in call.dependencies:

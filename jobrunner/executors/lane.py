@@ -28,7 +28,7 @@ from jobrunner.executors.records import Slot
 from jobrunner.executors.safe_start import restored_after_start, start_variables
 from jobrunner.executors.worker_process import ExitStatus, WorkerProcess
 from jobrunner.handover import HandedSocket, ProgressPage, open_tokens
-from jobrunner.messages import Frame, FrameReader, Kind, pack_frame, pack_header
+from jobrunner.messages import Frame, FrameReader, Kind, ProtocolError, pack_frame, pack_header
 from jobrunner.processes import LANE_VARIABLE
 from jobrunner.worker.process import WorkerEnd
 
@@ -121,6 +121,8 @@ class Lane:
         self.start_error: bytes | None = None
         # Set when the job that is being interrupted has answered, or the worker is dead.
         self._answered = threading.Event()
+        #: whether something else than frames came over the channel
+        self.distrusted = False
         #: set when the worker is dead and all that it sent was taken in
         self.taken_in = threading.Event()
         self._retired = False
@@ -176,7 +178,7 @@ class Lane:
 
     def revoke(self) -> int:
         """Take back the tokens that the worker has not taken; the number of them."""
-        return 0 if self._closed else self._tokens.take_all()
+        return 0 if self._closed else self._tokens.take_up_to(len(self.slot.inflight))
 
     # --- what the worker says in its page; any thread, any time ---
 
@@ -221,7 +223,15 @@ class Lane:
             return []
         except OSError:
             self._reader.eof = True
-            return []
+        except (ProtocolError, MemoryError):
+            self.distrust()
+        return []
+
+    def distrust(self) -> None:
+        """The job has written into the channel: nothing that comes is believed any more, and the worker is killed."""
+        self.distrusted = True
+        self._reader.eof = True
+        self.worker.kill()
 
     @property
     def eof(self) -> bool:
@@ -236,6 +246,8 @@ class Lane:
                 frames += self._reader.read()
             except OSError:  # nothing more, though a process that it forked may hold the channel open
                 break
+            except (ProtocolError, MemoryError):
+                self.distrust()
         return frames
 
     def answered(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from jobrunner.executors.descriptors import reserve_descriptors
 from jobrunner.executors.future import JobFuture
 from jobrunner.executors.inline import InlineExecutor
 from jobrunner.executors.pool import Pool
+from jobrunner.messages import pack_call
 from jobrunner.options import JobOptions, PoolOptions, check_count, check_seconds, default_max_workers
 from jobrunner.serialization import Call
 
@@ -124,7 +124,7 @@ class LocalExecutor(JobExecutor):
             max_pending=max_pending,
             spare_workers=spare_workers,
             initializer=initializer,
-            initargs=tuple(initargs),
+            initargs=initargs,  # type: ignore[arg-type]
             env=env,
             preload=preload if isinstance(preload, str) else tuple(preload),  # type: ignore[arg-type]
         )
@@ -170,24 +170,27 @@ class LocalExecutor(JobExecutor):
             )
         return view
 
-    def submit_call(self, call: Call, job_id: str) -> JobFuture[Any]:
+    def submit_call(self, call: Call, job_id: str | None = None) -> JobFuture[Any]:
         """Take a serialised call; see `JobExecutor.submit_call`."""
         pool = self._holder.pool
         job = pool.new_job(self._options, job_id, call.name, len(call.payload), call.serialize_s)
         future = job.future
         assert future is not None
-        start_when_ready(
-            call,
-            hold=lambda: pool.hold(job),
-            start=lambda body: pool.submit(job, body),
-            fail=lambda error: pool.fail(job, error),
-        )
+        if call.dependencies:
+            start_when_ready(
+                call,
+                hold=lambda: pool.hold(job),
+                start=lambda body: pool.submit(job, body),
+                fail=lambda error: pool.fail(job, error),
+            )
+        else:
+            pool.submit(job, pack_call(call.payload, ()))
         return future
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""
         pool = self._holder.pool
-        job = pool.new_job(self._options, str(uuid.uuid4()), name, 0, 0.0)
+        job = pool.new_job(self._options, None, name, 0, 0.0)
         future = job.future
         assert future is not None
         error.job_id = job.job_id

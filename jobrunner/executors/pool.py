@@ -16,6 +16,7 @@ never runs the user's code, and never waits but in `select`.  Futures are settle
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import selectors
@@ -70,6 +71,8 @@ class Pool:
         services_ = services()
         self._config = LaneConfig(services_.new_tag(), options.env or {}, options.preload, initializer)
         self._spawner = services_.spawner
+        # Numbers of jobs; taken without the lock.
+        self._seqs = itertools.count(1)
         # Guards the scheduler, the lanes' outboxes, and everything below up to the blank line.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -85,7 +88,6 @@ class Pool:
         self._lanes: dict[int, Lane] = {}
         # Threads that end lanes.
         self._enders = 0
-        self._next_seq = 0
         self._closing = False
         self._feeders: set[Feeder] = set()
         # Lanes that jobs were queued in since the lock was taken; flushed before it is released.
@@ -108,8 +110,8 @@ class Pool:
         self._abandoned = False
         # Set once a worker was started, or could not be.
         self._first_start = threading.Event()
-        # Until when the dispatcher sleeps if nothing happens; guarded by _lock.
-        self._sleeps_until = 0.0
+        # Until when the dispatcher sleeps if nothing happens; None: for ever.  Written under _lock, by it alone.
+        self._sleeps_until: float | None = None
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
         self._dispatcher = threading.Thread(target=self._dispatch, name="jobrunner-dispatcher", daemon=True)
@@ -118,12 +120,11 @@ class Pool:
 
     # --- the caller's side ---
 
-    def new_job(self, options: JobOptions, job_id: str, name: str, argument_bytes: int, serialize_s: float) -> PoolJob:
-        """A job that is not handed in yet."""
-        with self._lock:
-            self._next_seq += 1
-            seq = self._next_seq
-        return PoolJob(self, seq, options, job_id, name, argument_bytes, serialize_s)
+    def new_job(
+        self, options: JobOptions, job_id: str | None, name: str, argument_bytes: int, serialize_s: float
+    ) -> PoolJob:
+        """A job that is not handed in yet; without an id, it gets one when it is asked for."""
+        return PoolJob(self, next(self._seqs), options, job_id, name, argument_bytes, serialize_s)
 
     def hold(self, job: PoolJob) -> None:
         """Take a job that waits for others; `submit` follows."""
@@ -337,7 +338,15 @@ class Pool:
         if lane is None:
             return 0
         self._flush(lane)
-        return lane.revoke()
+        revoked = lane.revoke()
+        # What the worker says it has claimed, it has, though a job may have written into the counter of tokens.
+        claimed = lane.claimed()
+        behind = 0
+        for job in reversed(slot.inflight):
+            if behind == revoked or job.seq == claimed:
+                break
+            behind += 1
+        return behind
 
     def claimed(self, slot: Slot) -> int:
         """The number of the job that the lane's worker claimed last."""
@@ -407,7 +416,7 @@ class Pool:
         """Send what the scheduler has decided to send; the last thing done under the lock."""
         while self._unsent:
             self._flush(self._unsent.pop())
-        if self._scheduler.alarm < self._sleeps_until:
+        if self._scheduler.alarm < (float("inf") if self._sleeps_until is None else self._sleeps_until):
             self.wake()
         if self._options.max_pending is not None:
             self._changed.notify_all()
@@ -499,15 +508,10 @@ class Pool:
 
     def _turn(self) -> bool:
         """Wait for something to happen and deal with it; False when all is over."""
-        with self._lock:
-            self._listen()
-            self._scheduler.alarm = float("inf")
-            at = self._scheduler.next_tick()
-            self._sleeps_until = float("inf") if at is None else at
-        timeout = None if at is None else max(0.0, at - time.monotonic())
+        until = self._sleeps_until
         arrived: list[tuple[Lane, list[Frame]]] = []
         dead: list[Lane] = []
-        for key, events in self._selector.select(timeout):
+        for key, events in self._selector.select(None if until is None else max(0.0, until - time.monotonic())):
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_reader.recv(4096)
@@ -519,32 +523,38 @@ class Pool:
             elif events & selectors.EVENT_READ:
                 arrived.append((lane, lane.receive()))
         with self._lock:
-            self._sleeps_until = 0.0
             for lane, frames in arrived:
                 self._take_in(lane, frames)
             for lane in dead:
                 self._take_in(lane, lane.drain())
                 lane.answered()
-                if lane.slot.state in (LaneState.STARTING, LaneState.SERVING):
-                    self._scheduler.died(lane.slot, time.monotonic())
-            self._put_away()
-            for lane in [lane for lane in self._blocked if lane.flush()]:
-                self._blocked.discard(lane)
-                self._set_events(lane, selectors.EVENT_READ)
-            self._scheduler.tick(time.monotonic())
+                self._scheduler.died(lane.slot, time.monotonic())
+            if self._ended_lanes:
+                self._put_away()
+            now = time.monotonic()
+            if (self._sleeps_until is not None and now >= self._sleeps_until) or now >= self._scheduler.alarm:
+                self._scheduler.tick(now)
             going_on = self._check_over()
             self._carry_out()
+            self._listen()
+            self._scheduler.alarm = float("inf")
+            self._sleeps_until = self._scheduler.next_tick()
+        # The last thing before sleeping again: those who are woken want the interpreter to themselves.
         self._settle()
         return going_on
 
     def _listen(self) -> None:
-        """Register what there is to listen to."""
+        """Register what there is to listen to, and try again what would not be sent."""
         for lane in self._opened:
             self._selector.register(lane.fileno(), selectors.EVENT_READ, (lane, True))
             self._selector.register(lane.worker.fileno(), selectors.EVENT_READ, (lane, False))
         self._opened.clear()
-        for lane in self._blocked:
-            self._set_events(lane, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        for lane in list(self._blocked):
+            if lane.flush():
+                self._blocked.discard(lane)
+                self._set_events(lane, selectors.EVENT_READ)
+            else:
+                self._set_events(lane, selectors.EVENT_READ | selectors.EVENT_WRITE)
 
     def _set_events(self, lane: Lane, events: int) -> None:
         with contextlib.suppress(KeyError, ValueError):  # its channel has closed
@@ -561,9 +571,8 @@ class Pool:
             for frame in frames:
                 self._take_frame(lane, frame)
         except Exception:
-            # A job has written into the channel: this worker's word is worth nothing any more.
-            _log.warning("lane %s spoke nonsense: it is ended", lane.number, exc_info=True)
-            lane.worker.kill()
+            _log.debug("lane %s spoke nonsense", lane.number, exc_info=True)
+            lane.distrust()
         if lane.eof:
             # Not death: its worker may live on without its channel.  There is nothing left to listen to.
             self._unlisten(lane.fileno())
@@ -612,10 +621,11 @@ class Pool:
             self._take_in(lane, lane.drain())
             exit_code, exit_signal = lane.exit_status()
             for job in lane.slot.inflight:
-                if isinstance(job, PoolJob) and job.seq == lane.claimed():
+                if isinstance(job, PoolJob) and (job.state is JobState.ENDING or job.seq == lane.claimed()):
                     job.pid, job.exit_code, job.exit_signal = lane.pid, exit_code, exit_signal
                     job.started = lane.started_at() if lane.started() == job.seq else 0.0
                     job.item = lane.item()
+                    job.distrusted = lane.distrusted
             self._scheduler.ended(lane.slot, time.monotonic())
             self._unlisten(lane.fileno())
             self._unlisten(lane.worker.fileno())

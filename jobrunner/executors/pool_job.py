@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner.backend import host_name
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from jobrunner.executors.pool import Pool
 
 __all__ = ["ChunkWatcher", "Feeder", "PoolJob", "error_for"]
+
+_making_id = threading.Lock()
 
 # Workers stamp with the monotonic clock, which all processes of a machine share; reports tell UTC.
 _EPOCH_OFFSET = time.time() - time.monotonic()
@@ -51,19 +55,20 @@ class PoolJob(Job):
 
     Attributes:
         future: what the caller holds; None once it is settled.
-        frame: what is sent to the worker; None once the job is final.
+        body: what is sent to the worker; None once the job is final.
     """
 
     __slots__ = (
         "argument_bytes",
         "body",
         "cause",
+        "distrusted",
         "exit_code",
         "exit_signal",
         "finished",
         "future",
+        "given_id",
         "item",
-        "job_id",
         "kind",
         "name",
         "pid",
@@ -78,14 +83,20 @@ class PoolJob(Job):
     )
 
     def __init__(
-        self, pool: Pool, seq: int, options: JobOptions, job_id: str, name: str, argument_bytes: int, serialize_s: float
+        self,
+        pool: Pool,
+        seq: int,
+        options: JobOptions,
+        job_id: str | None,
+        name: str,
+        argument_bytes: int,
+        serialize_s: float,
     ) -> None:
         super().__init__(seq, options, argument_bytes)
         self.pool = pool
-        self.job_id = job_id
+        self.given_id = job_id
         self.name = options.name or name
         self.kind = Kind.JOB
-        # The frame's body; dropped when the job is final.
         self.body: bytes | None = None
         self.argument_bytes = argument_bytes
         self.serialize_s = serialize_s
@@ -100,12 +111,23 @@ class PoolJob(Job):
         self.result_bytes: int | None = None
         # The settlement of an outcome for which it is being found out whether to retry.
         self.raised: Settlement | None = None
+        # Its function wrote into the worker's channel.
+        self.distrusted = False
         # The kernel is slow to end its processes: a cancel waits no longer.
         self.stuck = False
         # Of a chunk: who takes its pieces, and the item that was in work when the worker died.
         self.watcher: ChunkWatcher | None = None
         self.item: int | None = None
         self.future: JobFuture[Any] | None = JobFuture(self)
+
+    @property
+    def job_id(self) -> str:
+        """The job's id; made when it is first asked for, since most jobs' is never, and a UUID costs a system call."""
+        if self.given_id is None:
+            with _making_id:
+                if self.given_id is None:
+                    self.given_id = str(uuid.uuid4())
+        return self.given_id
 
     # --- as the future sees it ---
 
@@ -188,6 +210,9 @@ def error_for(job: PoolJob, end: End) -> JobRunnerError:
             job_id=job.job_id,
         )
     how, hint = _describe_exit(job.exit_code, job.exit_signal)
+    if job.distrusted:
+        how = "was ended, because something was written into its channel"
+        hint = "Check whether the function writes to descriptors that it did not open."
     job.cause = f"its worker {how}"
     return WorkerDiedError(
         f"the worker (pid {job.pid}) of job {job.job_id} ({job.name}) {how}. {hint}",

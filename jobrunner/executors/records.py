@@ -106,7 +106,7 @@ class Job:
 class Slot:
     """What the scheduler keeps of a lane; the pool's lane refers to it."""
 
-    __slots__ = ("dropping", "idle_since", "inflight", "number", "served", "state", "threads", "victim")
+    __slots__ = ("answered", "dropping", "idle_since", "inflight", "number", "served", "state", "threads", "victim")
 
     def __init__(self, number: int, threads: int) -> None:
         self.number = number
@@ -118,8 +118,9 @@ class Slot:
         # Revoked jobs that the worker has not dropped yet; nothing is sent before it has, or it would claim them with
         # the tokens of what comes after.
         self.dropping = 0
-        # Jobs that were answered.
+        # How many jobs were answered, and the number of the last one.
         self.served = 0
+        self.answered = 0
         self.idle_since = 0.0
         # The job because of which it is being ended, if one is.
         self.victim: Job | None = None

@@ -210,9 +210,15 @@ class Scheduler:
         least = depth + 1
         for slot in self.slots.values() if depth else ():
             length = len(slot.inflight)
-            if 0 < length < least and slot.state is LaneState.SERVING and slot.threads == threads and not slot.dropping:
+            if 0 < length < least and slot.threads == threads and self._takes_more(slot):
                 best, least = slot, length
         return best
+
+    def _takes_more(self, slot: Slot) -> bool:
+        """Whether a busy lane may be sent another job."""
+        if slot.state is not LaneState.SERVING or slot.dropping:
+            return False
+        return self._max_jobs_per_lane is None or slot.served + len(slot.inflight) < self._max_jobs_per_lane
 
     def _prefetch_depth(self, job: Job) -> int:
         """How many jobs may wait in a busy lane; none while a core is free, for which a lane is on its way."""
@@ -239,13 +245,14 @@ class Scheduler:
     def _top_up(self, slot: Slot, now: float) -> None:
         """Give a busy lane its next jobs before it runs dry, several at a time."""
         job = self.queue.head()
-        if job is None or slot.dropping:
+        if job is None:
             return
         depth = self._prefetch_depth(job)
         if len(slot.inflight) > depth // 2:
             return
         while (
             job is not None
+            and self._takes_more(slot)
             and len(slot.inflight) <= depth
             and job.options.threads == slot.threads
             and job.frame_bytes <= _PREFETCH_BYTES
@@ -277,7 +284,10 @@ class Scheduler:
         """Start lanes for the queue that `job` heads."""
         threads = job.options.threads
         wanted = min(self.queue.count, (self._cores - self._busy_cores) // threads) - self._starting.get(threads, 0)
-        if wanted <= 0 or now < self._start_at:
+        if wanted <= 0:
+            return
+        if now < self._start_at:
+            self.alarm = min(self.alarm, self._start_at)
             return
         live = self._live()
         while wanted > 0:
@@ -348,14 +358,21 @@ class Scheduler:
             self._start_at = now + min(_START_PAUSE_S * 2 ** (self._failed_starts - 1), _START_PAUSE_LONGEST_S)
             self.alarm = min(self.alarm, self._start_at)
         self._end_slot(slot, None)
-        claimed = self._driver.claimed(slot)
-        while slot.inflight and slot.inflight[-1].seq != claimed:
+        victim = self._claimed_job(slot)
+        while slot.inflight and slot.inflight[-1] is not victim:
             self._requeue(slot.inflight.pop())
-        if slot.inflight:
-            job = slot.inflight[-1]
-            job.move(JobState.ENDING)
-            job.end = End.DIED
+        if victim is not None:
+            victim.move(JobState.ENDING)
+            victim.end = End.DIED
         self.fill(now)
+
+    def _claimed_job(self, slot: Slot) -> Job | None:
+        """The job that a dead worker had claimed and not answered."""
+        claimed = self._driver.claimed(slot)
+        if not slot.inflight or claimed in (0, slot.answered):
+            return None
+        # A number that was never sent means that a job has written where it should not: the first is that job.
+        return next((job for job in slot.inflight if job.seq == claimed), slot.inflight[0])
 
     def ended(self, slot: Slot, now: float) -> None:
         """None of the lane's processes is alive, and all that its worker had sent was taken in."""
@@ -366,12 +383,13 @@ class Scheduler:
             self.restarts += 1
         slot.state = LaneState.GONE
         del self.slots[slot.number]
+        claimed = self._claimed_job(slot)
         inflight, slot.inflight = slot.inflight, deque()
         while inflight:
             job = inflight.pop()
             if job.state is JobState.ENDING:
                 self._settle_ending(job)
-            elif job.seq == self._driver.claimed(slot):
+            elif job is claimed:
                 job.move(JobState.ENDING)
                 job.end = End.DIED
                 self._settle_ending(job)
@@ -445,6 +463,7 @@ class Scheduler:
             return None
         slot.inflight.popleft()
         slot.served += 1
+        slot.answered = seq
         job.attempts += 1
         job.deadline = None
         self._job_s = seconds if self._job_s is None else 0.75 * self._job_s + 0.25 * seconds

@@ -37,7 +37,24 @@ _SEQ = struct.Struct("<Q")
 
 def serve() -> NoReturn:
     """Serve this worker's channel until the caller goes or says EXIT; never returns."""
+    _close_loky_queues()
     _Server(worker_end()).run()
+
+
+def _close_loky_queues() -> None:
+    """Close this process's ends of loky's queues, which nobody reads any more once `serve` runs.
+
+    A job that wrote into one by mistake would leave loky's thread in the caller waiting for the rest of it for ever.
+    They are known to loky's frame below only.
+    """
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        for name in ("call_queue", "result_queue"):
+            queue = frame.f_locals.get(name)
+            for end in ("_reader", "_writer"):
+                with contextlib.suppress(AttributeError, OSError):
+                    getattr(queue, end).close()
 
 
 class _Server:
