@@ -390,6 +390,8 @@ class Pool:
             self._close_job(job, CANCELLED)
         elif end is End.OUTCOME:
             assert job.raised is not None
+            if not job.raised.ok:
+                job.cause = "its function raised, or something of it could not be sent"
             self._close_job(job, job.raised)
         else:
             cause = self._start_error if end is End.NO_WORKER else None
@@ -611,8 +613,6 @@ class Pool:
         self._scheduler.outcome(lane.slot, seq, ok, leaving, (finished_ns - taken_ns) / 1e9, time.monotonic())
         if job.state is JobState.DECIDING:
             services().callbacks.run(lambda: self.decide(job))
-        elif job.state is JobState.FINAL and not ok:
-            job.cause = "its function raised, or something of it could not be sent"
 
     def _put_away(self) -> None:
         """Close the lanes whose processes have ended."""
@@ -627,6 +627,8 @@ class Pool:
                     job.item = lane.item()
                     job.distrusted = lane.distrusted
             self._scheduler.ended(lane.slot, time.monotonic())
+            if lane in self._opened:
+                self._opened.remove(lane)  # it ended before it was ever listened to
             self._unlisten(lane.fileno())
             self._unlisten(lane.worker.fileno())
             self._blocked.discard(lane)
@@ -649,6 +651,7 @@ class Pool:
             self._closing = True
             for lane in self._lanes.values():
                 lane.worker.kill()
+                lane.taken_in.set()
             jobs = [*self._scheduler.held, *self._scheduler.queue]
             for slot in self._scheduler.slots.values():
                 jobs += slot.inflight

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from jobrunner.executors.callbacks import CallbackThreads
+from jobrunner.executors.safe_start import occupy_standard_descriptors
 
 if TYPE_CHECKING:
     from jobrunner.executors.spawner import Spawner
@@ -42,6 +43,7 @@ class Services:
     """
 
     def __init__(self) -> None:
+        occupy_standard_descriptors()
         self.pid = os.getpid()
         self.callbacks = CallbackThreads()
         self._lock = threading.Lock()

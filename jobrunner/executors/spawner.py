@@ -3,6 +3,8 @@
 A worker must not be started on a thread that may end: a parent-death signal set by anybody fires when the *thread*
 ends.  Nor on the dispatcher, which a start would block for milliseconds.  This thread blocks SIGINT, so that a Ctrl-C
 in the moment of a start does not kill the newcomer, which sets its own handling up before it unblocks the signal.
+
+Nothing is imported on it: a fork in that moment would leave the module's lock locked for ever in the child.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
+from multiprocessing import resource_tracker as multiprocessing_tracker
 from pathlib import Path
+
+from loky.backend import resource_tracker as loky_tracker
 
 from jobrunner.executors.safe_start import during_start
 from jobrunner.processes import LANE_VARIABLE
@@ -89,14 +94,10 @@ class Spawner:
 
 def _prepare_thread() -> None:
     """Have what is started on this thread start with SIGINT blocked."""
-    from loky.backend import resource_tracker as loky_tracker
-
     with contextlib.suppress(Exception), during_start():
         # Starting a tracker unblocks SIGINT: they are started first.
         loky_tracker.ensure_running()
         if os.name == "posix":
-            from multiprocessing import resource_tracker
-
-            resource_tracker.ensure_running()
+            multiprocessing_tracker.ensure_running()
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -20,9 +21,17 @@ from typing import Any
 from loky.backend.context import get_context
 from loky.process_executor import ProcessPoolExecutor
 
+from jobrunner.executors.safe_start import working_streams
 from jobrunner.processes import end_processes, find_descendants, find_tagged, open_pidfd, wait_readable
 from jobrunner.worker.process import WorkerEnd, become_worker
 from jobrunner.worker.serve import serve
+
+# loky imports these when it first starts a process.  Here it is done on the caller's thread: a fork while another
+# thread imports leaves the module locked for ever in the child.
+if sys.platform != "win32":
+    import loky.backend.fork_exec
+    import loky.backend.popen_loky_posix
+import loky.backend.synchronize  # noqa: F401
 
 __all__ = ["ExitStatus", "WorkerProcess"]
 
@@ -52,7 +61,7 @@ class WorkerProcess:
         try:
             # Now, not when the first item is queued: an exiting interpreter (3.12 and later) starts no more threads.
             self._executor._call_queue._start_thread()
-            with _may_have_children():
+            with _may_have_children(), working_streams():
                 self._executor.submit(serve)
         except BaseException:
             for process in self._executor._processes.values():
@@ -144,7 +153,7 @@ class WorkerProcess:
 
     def _peek(self) -> ExitStatus | None:
         """The status, leaving the zombie to loky; None where loky has reaped it already."""
-        if self._pidfd is None or not hasattr(os, "P_PIDFD"):
+        if self._pidfd is None or not hasattr(os, "waitid") or not hasattr(os, "P_PIDFD"):
             return None
         try:
             info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
