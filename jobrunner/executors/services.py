@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from jobrunner.executors.callbacks import CallbackThreads
-from jobrunner.executors.safe_start import occupy_standard_descriptors
+from jobrunner.streams import occupy_standard_descriptors
 
 if TYPE_CHECKING:
     from jobrunner.executors.spawner import Spawner

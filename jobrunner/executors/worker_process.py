@@ -21,8 +21,8 @@ from typing import Any
 from loky.backend.context import get_context
 from loky.process_executor import ProcessPoolExecutor
 
-from jobrunner.executors.safe_start import working_streams
 from jobrunner.processes import end_processes, find_descendants, find_tagged, open_pidfd, wait_readable
+from jobrunner.streams import working_streams
 from jobrunner.worker.process import WorkerEnd, become_worker
 from jobrunner.worker.serve import serve
 

@@ -24,6 +24,7 @@ from jobrunner.handover import HandedSocket, ProgressPage, TokenCounter
 from jobrunner.messages import Kind, pack_frame
 from jobrunner.role import mark_as_worker
 from jobrunner.serialization import dump_exception, load_call
+from jobrunner.streams import occupy_standard_descriptors, restore_missing_streams
 
 __all__ = ["EXIT_CHANNEL_LOST", "EXIT_NOT_STARTED", "WorkerEnd", "become_worker", "leave", "worker_end"]
 
@@ -95,6 +96,8 @@ def become_worker(end: WorkerEnd) -> None:
             os.setsid()
     if sys.platform == "linux":
         _become_subreaper()
+    occupy_standard_descriptors()
+    restore_missing_streams()
     _empty_stdin()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork_in_job)
