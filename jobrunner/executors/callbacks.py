@@ -3,7 +3,8 @@
 Guarantees:
 
 - what is handed over is begun in the order of handing over;
-- one call at a time runs while calls are short, so that a thousand callbacks cost one thread;
+- one call at a time runs while calls are short, so that a thousand callbacks cost two threads: one that runs them, and
+  one that watches it;
 - a call that blocks holds the others up for no longer than `_PATIENCE_S`: then another thread takes over.  A callback
   may therefore wait for anything, another job's callback included;
 - a thread with nothing to do goes after `_IDLE_S`.
@@ -47,15 +48,17 @@ class CallbackThreads:
             self._calls.append(call)
             if self._waiting:
                 self._changed.notify()
-                return
-            self._waiting += 1
-        # Either there is no thread at all, or all are inside calls that may block.
+            else:
+                # Either there is no thread at all, or all are inside calls that may block.
+                self._add_thread()
+
+    def _add_thread(self) -> None:
+        """Start a thread that waits; under the lock."""
         try:
             threading.Thread(target=self._work, name="jobrunner-callbacks", daemon=True).start()
         except RuntimeError:
-            # The interpreter has begun to exit and starts no threads: `drain` sees to the call.
-            with self._changed:
-                self._waiting -= 1
+            return  # the interpreter has begun to exit and starts no threads: `drain` sees to the calls
+        self._waiting += 1
 
     def drain(self) -> None:
         """Wait until everything handed over has been run; what no thread is left for is run here."""
@@ -97,7 +100,10 @@ class CallbackThreads:
             self._waiting -= 1
             self._running += 1
             self._begun += 1
-            return self._calls.popleft()
+            call = self._calls.popleft()
+            if self._calls and not self._waiting:
+                self._add_thread()  # to take over if this call blocks
+            return call
 
 
 def _run(call: Callable[[], object]) -> None:

@@ -138,34 +138,32 @@ class ChunkedMap:
         position = 0
         try:
             while (entry := self._await_entry(position)) is not None:
-                if entry.error is not None:
-                    outcomes: list[Any] = [entry.error]
-                elif not entry.ok:
-                    assert entry.data is not None
-                    outcomes = [load_exception(entry.data)]
-                else:
-                    outcomes = self._open(entry)
-                outcomes.reverse()
-                failed = not entry.ok
+                values, error = self._open(entry)
                 position += entry.size
+                size = entry.size
                 del entry
-                while outcomes:
-                    outcome = outcomes.pop()
-                    if (failed or isinstance(outcome, _Unloadable)) and not return_exceptions:
-                        raise outcome.error if isinstance(outcome, _Unloadable) else outcome
+                if error is not None and not return_exceptions:
+                    raise error
+                for _ in range(size):
                     self._take(1)
-                    yield outcome.error if isinstance(outcome, _Unloadable) else outcome
-                    del outcome
+                    # In no variable while the caller has it: it is freed when the caller lets go of it.
+                    yield values.pop() if error is None else error
         finally:
             self.stop()
 
-    def _open(self, entry: _Entry) -> list[Any]:
+    def _open(self, entry: _Entry) -> tuple[list[Any], BaseException | None]:
+        """The results of an entry, the last first; or the error of each of its items."""
+        if entry.error is not None:
+            return [], entry.error
         assert entry.data is not None
+        if not entry.ok:
+            return [], load_exception(entry.data)
         try:
             values: list[Any] = load_result(entry.data)
         except SerializationError as error:
-            return [_Unloadable(error)] * entry.size
-        return values
+            return [], error
+        values.reverse()
+        return values, None
 
     def _await_entry(self, position: int) -> _Entry | None:
         """The outcome of the item at `position` and some after it; None after the last."""
@@ -398,10 +396,3 @@ class ChunkedMap:
     def _record(self, number: int, entry: _Entry) -> None:
         self._entries[number] = entry
         self._changed.notify_all()
-
-
-class _Unloadable:
-    """Stands for a result that could not be rebuilt in the caller."""
-
-    def __init__(self, error: SerializationError) -> None:
-        self.error = error

@@ -163,8 +163,7 @@ class InlineExecutor(JobExecutor):
 
     def submit_call(self, call: Call, job_id: str | None = None) -> JobFuture[Any]:
         """Run a serialised call now; the jobs it depends on are waited for."""
-        if self._state["shut_down"]:
-            raise ExecutorShutdownError("the executor was shut down: make a new one, or submit before the shutdown")
+        self._check_open()
         options = self._options
         if options.time_limit is not None:
             raise JobError(
@@ -179,6 +178,10 @@ class InlineExecutor(JobExecutor):
             _await_final(handle)
         start_when_ready(call, hold=lambda: None, start=lambda body: job.run(body, options), fail=job.fail)
         return future
+
+    def _check_open(self) -> None:
+        if self._state["shut_down"]:
+            raise ExecutorShutdownError("the executor was shut down: make a new one, or submit before the shutdown")
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""
@@ -214,6 +217,9 @@ class InlineExecutor(JobExecutor):
             if size is not None:
                 check_count(name, size)
         check_seconds("timeout", timeout, zero=True)
+        if not callable(fn):
+            raise TypeError(f"the first argument must be callable, not {fn!r}")
+        self._check_open()
         return self._results(fn, zip(*iterables, strict=False), return_exceptions)
 
     def _results(self, fn: Callable[..., T], items: Iterable[Any], return_exceptions: bool) -> Iterator[Any]:

@@ -86,8 +86,9 @@ class Pool:
             max_jobs_per_lane=options.max_jobs_per_worker,
         )
         self._lanes: dict[int, Lane] = {}
-        # Threads that end lanes.
-        self._enders = 0
+        # How many lanes are being ended, and the threads that do it.
+        self._ending = 0
+        self._enders: list[threading.Thread] = []
         self._closing = False
         self._feeders: set[Feeder] = set()
         # Lanes that jobs were queued in since the lock was taken; flushed before it is released.
@@ -190,7 +191,7 @@ class Pool:
             answer = self._scheduler.cancel(job, time.monotonic())
             self._carry_out()
         self._settle()
-        if answer is CancelAnswer.CANCELLED:
+        if answer is CancelAnswer.CANCELLED or job.was_cancelled:
             # Another thread may be about to: whoever cancels sees it cancelled.
             if future is not None:
                 future.settle(CANCELLED)
@@ -285,7 +286,10 @@ class Pool:
             return
         self._dispatcher.join()
         with self._lock:
-            self._changed.wait_for(lambda: not self._enders)
+            self._changed.wait_for(lambda: not self._ending)
+            enders = self._enders
+        for ender in enders:
+            ender.join()
 
     def close_at_exit(self) -> None:
         """Run what was submitted, and end; called at interpreter exit."""
@@ -403,6 +407,7 @@ class Pool:
         job.body = None
         job.raised = None
         job.slot = None
+        job.was_cancelled = settlement is CANCELLED
         self.counts["cancelled" if settlement is CANCELLED else "done" if settlement.ok else "failed"] += 1
         self._to_settle.append((job, settlement))
 
@@ -469,8 +474,13 @@ class Pool:
         self.wake()
 
     def _start_ender(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
-        self._enders += 1
-        services().run_on_thread(lambda: self._end_lane(slot, lane, interrupt, grace), f"jobrunner-ender-{lane.pid}")
+        self._ending += 1
+        thread = services().run_on_thread(
+            lambda: self._end_lane(slot, lane, interrupt, grace), f"jobrunner-ender-{lane.pid}"
+        )
+        if thread is not None:
+            self._enders = [ender for ender in self._enders if ender.is_alive()]
+            self._enders.append(thread)
 
     def _end_lane(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
         """End a lane's processes; on a thread of its own."""
@@ -491,7 +501,7 @@ class Pool:
         lane.taken_in.wait()
         lane.close()
         with self._lock:
-            self._enders -= 1
+            self._ending -= 1
             self._changed.notify_all()
 
     # --- the dispatcher's thread ---

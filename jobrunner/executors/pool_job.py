@@ -79,6 +79,7 @@ class PoolJob(Job):
         "started",
         "stuck",
         "submitted",
+        "was_cancelled",
         "watcher",
     )
 
@@ -115,6 +116,8 @@ class PoolJob(Job):
         self.distrusted = False
         # The kernel is slow to end its processes: a cancel waits no longer.
         self.stuck = False
+        # It ended by being cancelled, whether its future was told yet or not.
+        self.was_cancelled = False
         # Of a chunk: who takes its pieces, and the item that was in work when the worker died.
         self.watcher: ChunkWatcher | None = None
         self.item: int | None = None
@@ -149,12 +152,10 @@ class PoolJob(Job):
 
     def live_status(self) -> JobStatus:
         """The status while the future is not settled; reads what the worker says in its page."""
-        if self.state not in (JobState.SENT, JobState.ENDING):
-            return JobStatus.RUNNING if self.state is JobState.DECIDING else JobStatus.QUEUED
-        slot = self.slot
-        lane = self.pool.lane_of(slot)
+        lane = self.pool.lane_of(self.slot) if self.state in (JobState.SENT, JobState.ENDING) else None
         if lane is None:
-            return JobStatus.QUEUED
+            # Where it has run already, it is about to be settled, or to be tried again.
+            return JobStatus.RUNNING if self.started and self.state is not JobState.QUEUED else JobStatus.QUEUED
         if lane.started() == self.seq:
             return JobStatus.RUNNING
         return JobStatus.VALIDATING if lane.claimed() == self.seq else JobStatus.QUEUED

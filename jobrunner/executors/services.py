@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import multiprocessing.process
 import os
 import threading
 import weakref
@@ -66,13 +67,20 @@ class Services:
         """What the tags of one pool's lanes begin with; no other pool's do."""
         return f"{self.spawner.tag}{next(self._numbers)}."
 
-    def run_on_thread(self, call: Callable[[], None], name: str) -> None:
-        """Have `call` called on a thread of its own; on the spawner's, where the interpreter starts none any more."""
+    def run_on_thread(self, call: Callable[[], None], name: str) -> threading.Thread | None:
+        """Have `call` called on a thread of its own.
+
+        Returns:
+            The thread; None where the interpreter starts none any more, and it is called on the spawner's.
+        """
+        thread = threading.Thread(target=call, name=name, daemon=True)
         try:
-            threading.Thread(target=call, name=name, daemon=True).start()
+            thread.start()
         except RuntimeError:
             # Python 3.12 and later refuse new threads once the interpreter has begun to exit.
             self.spawner.run(call)
+            return None
+        return thread
 
     def register(self, closable: Closable) -> None:
         """Have `closable` finished before the interpreter exits."""
@@ -136,6 +144,10 @@ def run_callback(call: Callable[[], object]) -> None:
 
 
 def _renew_after_fork() -> None:
+    # A worker that was being started in the moment of the fork stands among multiprocessing's children; it is not ours.
+    children = multiprocessing.process._children  # type: ignore[attr-defined]
+    for process in [process for process in children if getattr(process, "_parent_pid", None) != os.getpid()]:
+        children.discard(process)
     if _CURRENT:
         inherited = _CURRENT[0]
         _CURRENT.clear()
