@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from jobrunner.backend import Backend
 from jobrunner.errors import JobRunnerError, SerializationError
 from jobrunner.executors.future import JobFuture
-from jobrunner.executors.services import run_callback
+from jobrunner.executors.services import run_callback, services
 from jobrunner.messages import pack_call
 from jobrunner.serialization import Call, call_name, dump_call, dump_handle
 
@@ -146,6 +146,7 @@ def start_when_ready(
         begin()
         return
     hold()
+    services().callbacks.have_thread()
     lock = threading.Lock()
     left = len(waiting)
 

@@ -7,7 +7,8 @@ Guarantees:
   one that watches it;
 - a call that blocks holds the others up for no longer than `_PATIENCE_S`: then another thread takes over.  A callback
   may therefore wait for anything, another job's callback included;
-- a thread with nothing to do goes after `_IDLE_S`.
+- a thread with nothing to do goes after `_IDLE_S`, but for the last one, which stays: an exiting interpreter of Python
+  3.12 starts no threads.
 """
 
 from __future__ import annotations
@@ -52,6 +53,12 @@ class CallbackThreads:
                 # Either there is no thread at all, or all are inside calls that may block.
                 self._add_thread()
 
+    def have_thread(self) -> None:
+        """See that there is a thread, for a call that comes when none may be started any more."""
+        with self._changed:
+            if not self._waiting and not self._running:
+                self._add_thread()
+
     def _add_thread(self) -> None:
         """Start a thread that waits; under the lock."""
         try:
@@ -94,7 +101,7 @@ class CallbackThreads:
                     continue
                 if self._calls:
                     break  # the running call takes long: do not wait for it
-                if self._waiting > 1 or not self._running:
+                if self._waiting > 1:
                     self._waiting -= 1
                     return None
             self._waiting -= 1

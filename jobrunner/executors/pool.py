@@ -73,6 +73,8 @@ class Pool:
         self._spawner = services_.spawner
         # Numbers of jobs; taken without the lock.
         self._seqs = itertools.count(1)
+        # Numbers of sendings: of two jobs in a lane the one sent later has the larger, and a job sent again a new one.
+        self._orders = itertools.count(1)
         # Guards the scheduler, the lanes' outboxes, and everything below up to the blank line.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -224,7 +226,10 @@ class Pool:
                 1
                 for slot in self._scheduler.slots.values()
                 for job in slot.inflight
-                if job.state is JobState.SENT and (lane := self._lanes.get(slot.number)) and lane.claimed() == job.seq
+                if isinstance(job, PoolJob)
+                and job.state is JobState.SENT
+                and (lane := self._lanes.get(slot.number))
+                and lane.claimed() == job.order
             )
             inflight = sum(len(slot.inflight) for slot in self._scheduler.slots.values())
             return {
@@ -333,7 +338,8 @@ class Pool:
         assert job.body is not None
         job.started = job.finished = 0.0
         lane = self._lanes[slot.number]
-        lane.queue(job.kind, job.seq, job.body)
+        job.order = next(self._orders)
+        lane.queue(job.kind, job.order, job.body)
         self._unsent.add(lane)
 
     def revoke(self, slot: Slot) -> int:
@@ -347,22 +353,27 @@ class Pool:
         claimed = lane.claimed()
         behind = 0
         for job in reversed(slot.inflight):
-            if behind == revoked or job.seq == claimed:
+            if behind == revoked or (isinstance(job, PoolJob) and job.order == claimed):
                 break
             behind += 1
         return behind
 
     def claimed(self, slot: Slot) -> int:
-        """The number of the job that the lane's worker claimed last."""
+        """The number of the job in the lane that its worker claimed last; 0: none of them, -1: it tells nonsense."""
         lane = self._lanes.get(slot.number)
-        return 0 if lane is None else lane.claimed()
+        order = 0 if lane is None else lane.claimed()
+        for job in slot.inflight:
+            if isinstance(job, PoolJob) and job.order >= order:
+                return job.seq if job.order == order else 0
+        return -1 if slot.inflight else 0
 
     def claimed_at(self, slot: Slot, job: Job) -> float | None:
         """When the job was claimed, or, in a chunk, the item in work was begun."""
         lane = self._lanes.get(slot.number)
-        if lane is None or lane.claimed() != job.seq:
+        assert isinstance(job, PoolJob)
+        if lane is None or lane.claimed() != job.order:
             return None
-        if isinstance(job, PoolJob) and job.kind == Kind.CHUNK and lane.item() is not None:
+        if job.kind == Kind.CHUNK and lane.item() is not None:
             return lane.item_at()
         return lane.claimed_at()
 
@@ -371,7 +382,7 @@ class Pool:
         lane = self._lanes.get(slot.number)
         if lane is None:
             return  # it is being spawned, and ended as soon as it is
-        interrupt, grace = (job.seq, job.options.grace) if job is not None else (0, 0.0)
+        interrupt, grace = (job.order, job.options.grace) if isinstance(job, PoolJob) else (0, 0.0)
         self._start_ender(slot, lane, interrupt, grace)
 
     def retire(self, slot: Slot) -> None:
@@ -590,29 +601,35 @@ class Pool:
             self._unlisten(lane.fileno())
 
     def _take_frame(self, lane: Lane, frame: Frame) -> None:
-        kind, flags, seq, body = frame
+        kind, flags, order, body = frame
         slot = lane.slot
         if kind in (Kind.DONE, Kind.RAISED):
-            self._take_outcome(lane, seq, kind == Kind.DONE, bool(flags & LEAVING), body)
+            self._take_outcome(lane, order, kind == Kind.DONE, bool(flags & LEAVING), body)
         elif kind == Kind.PARTIAL:
             job = slot.inflight[0]
-            if job.seq == seq and job.state is JobState.SENT and isinstance(job, PoolJob) and job.watcher is not None:
+            if (
+                isinstance(job, PoolJob)
+                and job.order == order
+                and job.state is JobState.SENT
+                and job.watcher is not None
+            ):
                 job.watcher.piece(job, bytes(body))
         elif kind == Kind.DROPPED:
             self._scheduler.dropped(slot, time.monotonic())
         elif kind == Kind.READY:
             self._start_error = None
+            self._spawner.run(lane.worker.unlink_semaphores)
             self._scheduler.ready(slot, time.monotonic())
         elif kind == Kind.FAILED:
             self._start_error = bytes(body)
         else:
             raise ValueError(f"unknown kind of frame: {kind}")
 
-    def _take_outcome(self, lane: Lane, seq: int, ok: bool, leaving: bool, body: bytes | bytearray) -> None:
+    def _take_outcome(self, lane: Lane, order: int, ok: bool, leaving: bool, body: bytes | bytearray) -> None:
         (taken_ns, started_ns, finished_ns), data = unpack_outcome(body)
         job = lane.slot.inflight[0]
-        if not isinstance(job, PoolJob) or job.seq != seq:
-            raise ValueError(f"an outcome of job {seq} came where job {job.seq} is in work")
+        if not isinstance(job, PoolJob) or job.order != order:
+            raise ValueError(f"an outcome of sending {order} came, which is not the one in work")
         if job.state is JobState.SENT:
             job.started, job.finished = started_ns / 1e9, finished_ns / 1e9
             job.pid = lane.pid
@@ -620,7 +637,7 @@ class Pool:
             job.raised = Settlement(ok=ok, data=data)
         else:
             lane.answered()
-        self._scheduler.outcome(lane.slot, seq, ok, leaving, (finished_ns - taken_ns) / 1e9, time.monotonic())
+        self._scheduler.outcome(lane.slot, job.seq, ok, leaving, (finished_ns - taken_ns) / 1e9, time.monotonic())
         if job.state is JobState.DECIDING:
             services().callbacks.run(lambda: self.decide(job))
 
@@ -631,9 +648,9 @@ class Pool:
             self._take_in(lane, lane.drain())
             exit_code, exit_signal = lane.exit_status()
             for job in lane.slot.inflight:
-                if isinstance(job, PoolJob) and (job.state is JobState.ENDING or job.seq == lane.claimed()):
+                if isinstance(job, PoolJob) and (job.state is JobState.ENDING or job.order == lane.claimed()):
                     job.pid, job.exit_code, job.exit_signal = lane.pid, exit_code, exit_signal
-                    job.started = lane.started_at() if lane.started() == job.seq else 0.0
+                    job.started = lane.started_at() if lane.started() == job.order else 0.0
                     job.item = lane.item()
                     job.distrusted = lane.distrusted
             self._scheduler.ended(lane.slot, time.monotonic())

@@ -71,6 +71,7 @@ class PoolJob(Job):
         "item",
         "kind",
         "name",
+        "order",
         "pid",
         "pool",
         "raised",
@@ -101,6 +102,8 @@ class PoolJob(Job):
         self.body: bytes | None = None
         self.argument_bytes = argument_bytes
         self.serialize_s = serialize_s
+        # The number of its last sending, by which the worker knows it.
+        self.order = 0
         # Monotonic seconds; 0 where not (yet) known.
         self.submitted = time.monotonic()
         self.started = 0.0
@@ -156,17 +159,19 @@ class PoolJob(Job):
         if lane is None:
             # Where it has run already, it is about to be settled, or to be tried again.
             return JobStatus.RUNNING if self.started and self.state is not JobState.QUEUED else JobStatus.QUEUED
-        if lane.started() == self.seq:
+        # The function started; or its worker is at the next one already, and the outcome is on its way.
+        claimed, started = lane.claimed(), lane.started()
+        if started == self.order or claimed > self.order:
             return JobStatus.RUNNING
-        return JobStatus.VALIDATING if lane.claimed() == self.seq else JobStatus.QUEUED
+        return JobStatus.VALIDATING if claimed == self.order else JobStatus.QUEUED
 
     def report(self, status: JobStatus) -> JobReport:
         """Accounting and post-mortem; never blocks."""
         started, pid, attempts = self.started, self.pid, self.attempts
         lane = self.pool.lane_of(self.slot) if self.state in (JobState.SENT, JobState.ENDING) else None
-        if lane is not None and lane.claimed() == self.seq:
+        if lane is not None and lane.claimed() == self.order:
             pid, attempts = lane.pid, attempts + 1
-            started = lane.started_at() if lane.started() == self.seq else 0.0
+            started = lane.started_at() if lane.started() == self.order else 0.0
         end = self.finished or None
         return JobReport(
             job_id=self.job_id,

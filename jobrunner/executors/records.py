@@ -139,7 +139,7 @@ class Driver(Protocol):
         """Take all tokens back that the worker has not taken; the number of them."""
 
     def claimed(self, slot: Slot) -> int:
-        """The number of the job that the lane's worker claimed last."""
+        """The number of the lane's job that its worker claimed last; 0: none of them; any other: it tells nonsense."""
 
     def claimed_at(self, slot: Slot, job: Job) -> float | None:
         """Monotonic seconds from which the job's time limit counts; None while it is not claimed."""

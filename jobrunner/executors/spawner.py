@@ -68,7 +68,10 @@ class Spawner:
     def _work(self) -> None:
         _prepare_thread()
         while (start := self._starts.get()) is not None:
-            start()
+            try:
+                start()
+            except Exception:
+                _log.exception("a task of the spawner's has failed")
             del start
             if self._guardian is None or self._guardian.poll() is not None:
                 self._start_guardian()

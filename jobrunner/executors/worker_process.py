@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping
 from multiprocessing import process as multiprocessing_process
+from multiprocessing import util as multiprocessing_util
 from typing import Any
 
 from loky.backend.context import get_context
@@ -169,6 +170,21 @@ class WorkerProcess:
         if code is None:
             return None, None
         return (code, None) if code >= 0 else (None, -code)
+
+    def unlink_semaphores(self) -> None:
+        """Unlink the names of loky's semaphores; for a worker that serves.
+
+        It has opened them, and nobody else will.  With their names gone nothing is left to leak, or to be warned of,
+        however this process ends.
+        """
+        with contextlib.suppress(AttributeError):  # the worker has ended meanwhile, or loky keeps them elsewhere
+            queues = self._executor._call_queue, self._executor._result_queue
+            locks = [getattr(queue, name, None) for queue in queues for name in ("_rlock", "_wlock", "_sem")]
+            locks += [self._executor._processes_management_lock, self._process._worker_exit_lock]
+            names = {lock._semlock.name for lock in locks if lock is not None}
+            for finalizer in list(multiprocessing_util._finalizer_registry.values()):  # type: ignore[attr-defined]
+                if finalizer._args and isinstance(finalizer._args[0], str) and finalizer._args[0] in names:
+                    finalizer()
 
     def join_loky(self) -> None:
         """Wait until loky has put away what it kept of the process, which is dead."""

@@ -1,0 +1,130 @@
+"""Our futures and jobs in asyncio: the loop is never blocked, and a cancelled task ends its process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobrunner import JobCancelledError, JobStatus, LocalExecutor, PrimitiveJob, wait
+from tests.core import oddities, troubles
+from tests.core.gates import Gate, meet
+from tests.core.process_table import await_death, is_alive
+
+
+async def _arrival(gate: Gate, count: int = 1) -> list[int]:
+    return await asyncio.get_running_loop().run_in_executor(None, gate.await_arrival, count)
+
+
+def test_run_in_executor_runs_a_job(executor: LocalExecutor) -> None:
+    async def main() -> Any:
+        return await asyncio.get_running_loop().run_in_executor(executor, oddities.add, 1, 2)
+
+    assert asyncio.run(main()) == 3
+
+
+def test_wrap_future_gives_results_and_errors(executor: LocalExecutor) -> None:
+    async def main() -> None:
+        assert await asyncio.wrap_future(executor.submit(oddities.add, 1)) == 1
+        with pytest.raises(ValueError, match="no"):
+            await asyncio.wrap_future(executor.submit(oddities.raise_error, ValueError("no")))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["await job", "wrap_future", "run_in_executor"])
+@pytest.mark.parametrize("function", [meet, troubles.hold_lock, troubles.ignore_signals], ids=lambda f: f.__name__)
+def test_a_cancelled_task_ends_the_process(
+    executor: LocalExecutor, gate: Gate, how: str, function: Callable[..., Any]
+) -> None:
+    job = PrimitiveJob(function, gate.path)
+
+    async def run() -> None:
+        if how == "await job":
+            job.submit(executor)
+            await job
+        elif how == "wrap_future":
+            await asyncio.wrap_future(executor.submit(function, gate.path))
+        else:
+            await asyncio.get_running_loop().run_in_executor(executor, function, gate.path)
+
+    async def main() -> int:
+        task = asyncio.create_task(run())
+        (pid,) = await _arrival(gate)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return pid
+
+    pid = asyncio.run(main())
+    if how == "await job":
+        wait([job])
+        assert job.cancelled()
+    else:
+        while executor.stats()["running"]:
+            pass
+        executor.submit(oddities.add, 1).result()
+    assert await_death(pid)
+
+
+def test_cancel_on_the_loops_thread_does_not_wait_for_the_end(executor: LocalExecutor, gate: Gate) -> None:
+    async def main() -> None:
+        # With grace, the end takes as long as the job likes.
+        job = PrimitiveJob(troubles.clean_up_slowly, gate.path)
+        job.submit(executor.with_options(grace=60))
+        (pid,) = await _arrival(gate)
+        assert job.cancel() is True
+        assert job.status() is not JobStatus.CANCELLED
+        assert is_alive(pid)
+        await _arrival(gate)  # in its finally block
+        gate.release()
+        with pytest.raises(JobCancelledError):
+            await job
+        assert not is_alive(pid)
+
+    asyncio.run(main())
+
+
+def test_somebody_elses_cancel_is_job_cancelled_error_not_the_tasks(executor: LocalExecutor, gate: Gate) -> None:
+    async def main() -> None:
+        job = PrimitiveJob(meet, gate.path)
+        job.submit(executor)
+        await _arrival(gate)
+        task = asyncio.ensure_future(job)
+        await asyncio.get_running_loop().run_in_executor(None, job.cancel)
+        with pytest.raises(JobCancelledError):
+            await task
+        assert not task.cancelled()
+
+    asyncio.run(main())
+
+
+def test_wait_for_ends_the_job_at_its_timeout(executor: LocalExecutor, gate: Gate) -> None:
+    async def main() -> PrimitiveJob[Any]:
+        job = PrimitiveJob(meet, gate.path)
+        job.submit(executor)
+        await _arrival(gate)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(job, 0.01)
+        return job
+
+    job = asyncio.run(main())
+    wait([job])
+    assert job.cancelled()
+
+
+def test_a_loop_that_closes_while_a_job_runs_is_not_disturbed(executor: LocalExecutor, gate: Gate) -> None:
+    job = PrimitiveJob(meet, gate.path)
+    job.submit(executor)
+    gate.await_arrival()
+
+    async def look() -> bool:
+        waiting = asyncio.ensure_future(job)
+        await asyncio.wait([waiting], timeout=0)
+        return waiting.done()
+
+    assert asyncio.run(look()) is False  # the loop's end cancels what still waits
+    wait([job])
+    assert job.cancelled()
