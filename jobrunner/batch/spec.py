@@ -117,7 +117,7 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.text = path.read_text(encoding="utf-8")
+            self.text = path.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise SpecError(f"can't be read: {error.strerror}", file=str(path)) from error
         except UnicodeDecodeError as error:

@@ -36,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     path = [*sys.path] if {"", here}.intersection(sys.path) else [*sys.path, here]
     sys.path[:] = [place for place in path if place not in ("", here)]
     try:
+        from jobrunner.streams import occupy_standard_descriptors, restore_missing_streams
+
+        # A stream that was closed (``>&-``) is as good as the null device.
+        occupy_standard_descriptors()
+        restore_missing_streams()
         from jobrunner.cli.app import app
     except KeyboardInterrupt:
         sys.exit(130)

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-__all__ = ["may_be_closed", "plain_console"]
+__all__ = ["may_be_closed", "plain_console", "stdout_reserved"]
 
 
 class _Console(Console):
@@ -26,12 +26,36 @@ def plain_console(file: TextIO | None = None) -> Console:
 
 @contextlib.contextmanager
 def may_be_closed() -> Iterator[None]:
-    """What is printed in here may find its reader gone (``| head``): that is the reader's choice, and no error."""
+    """What is printed in here may find its reader gone (``| head``): that is the reader's choice, and no error.
+
+    Raises:
+        OSError: it can't be written for another reason, such as a full disk.
+    """
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered must not fail again when the interpreter flushes it.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        _forget_stdout()
+    except OSError:
+        _forget_stdout()
+        raise
+
+
+def _forget_stdout() -> None:
+    """Let what is still buffered not fail again when the interpreter flushes it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+@contextlib.contextmanager
+def stdout_reserved() -> Iterator[None]:
+    """Have what jobs print meanwhile go to stderr: stdout is for one document, which they must not mix with."""
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(ours, 1)
+        os.close(ours)

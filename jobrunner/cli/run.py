@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import time
 from typing import Any
@@ -19,7 +20,7 @@ from jobrunner.batch import (
     outcome_as_json,
     run_points,
 )
-from jobrunner.cli.console import may_be_closed
+from jobrunner.cli.console import may_be_closed, stdout_reserved
 from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED, SOME_FAILED, EngineFailed, WrongUse, later
 from jobrunner.cli.interrupt import Interrupts
 from jobrunner.cli.plan import Plan, make_plan
@@ -125,9 +126,10 @@ def run(
     if seed is not None and not plan.seeding.used:
         click.echo(f"jobrunner: note: {plan.target.name}() takes no seed, so --seed changes nothing", err=True)
     batch = _Batch(plan, as_json, open_output(output, plan.points.names) if output is not None else None)
-    code = batch.run(workers)
+    with stdout_reserved() if as_json else contextlib.nullcontext():
+        code = batch.run(workers)
     batch.print()
-    raise click.exceptions.Exit(code)
+    raise click.exceptions.Exit(ENGINE_FAILED if batch.fault is not None and code in (ALL_DONE, SOME_FAILED) else code)
 
 
 class _Batch:
@@ -219,11 +221,14 @@ class _Batch:
 
     def print(self) -> None:
         """Print the results on stdout, and the failures and the summary on stderr."""
-        with may_be_closed():
-            if self.documents is None:
-                self.table.print()
-            else:
-                click.echo(json.dumps(self.document(self.documents), allow_nan=False, indent=2))
+        try:
+            with may_be_closed():
+                if self.documents is None:
+                    self.table.print()
+                else:
+                    click.echo(json.dumps(self.document(self.documents), allow_nan=False, indent=2))
+        except OSError as error:
+            self.fault = self.fault or f"the results can't be printed: {error.strerror or error}"
         self.print_failures()
         click.echo(f"{self.plan.name}: {self.sentence()}", err=True)
         if self.fault is not None:

@@ -286,6 +286,10 @@ class Lane:
         """How the worker ended."""
         return self.worker.exit_status()
 
+    def reap(self) -> None:
+        """See that the dead worker is no zombie any more."""
+        self.worker.reap()
+
     def close(self) -> None:
         """Release everything; the worker is dead, and all that it sent was taken in."""
         self._closed = True

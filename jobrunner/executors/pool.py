@@ -42,6 +42,10 @@ __all__ = ["Pool"]
 
 _log = logging.getLogger("jobrunner")
 
+# How often, and with what pauses, the processes of a lane are looked for while the system refuses.
+_END_TRIES = 50
+_END_PAUSE_S = 0.1
+
 # From 3.12 on an exiting interpreter starts no threads, and a worker's start needs some of loky's: a program that ends
 # right after its first submit must have one worker on its way by then.
 _WAIT_FOR_FIRST_LANE = sys.version_info >= (3, 12)
@@ -155,7 +159,7 @@ class Pool:
             if job.state is JobState.NEW and not admitted:
                 self._check_open()
                 limit = self._options.max_pending
-                if limit is not None and self._scheduler.queue.count >= limit:
+                if limit is not None and self._scheduler.waiting() >= limit:
                     self._wait_for_room(limit)
             self._scheduler.submit(job, time.monotonic())
             self._carry_out()
@@ -183,7 +187,7 @@ class Pool:
                 f"the queue is full ({limit} jobs wait: max_pending), and submit can't wait in an event loop or a "
                 "callback: submit from another thread, or later"
             )
-        self._changed.wait_for(lambda: self._closing or self._scheduler.queue.count < limit)
+        self._changed.wait_for(lambda: self._closing or self._scheduler.waiting() < limit)
         self._check_open()
 
     def cancel(self, job: PoolJob, *, wait: bool = True) -> bool:
@@ -495,7 +499,7 @@ class Pool:
 
     def _end_lane(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
         """End a lane's processes; on a thread of its own."""
-        if not lane.end(interrupt, grace):
+        if not self._end_processes(lane, interrupt, grace):
             job = slot.victim
             if isinstance(job, PoolJob):
                 job.cause = f"the kernel has not ended its processes yet (worker pid {lane.pid}: uninterruptible I/O?)"
@@ -504,7 +508,7 @@ class Pool:
                 if future is not None:
                     future.look_again()
             lane.await_death()
-        lane.exit_status()
+        lane.reap()
         with self._lock:
             self._ended_lanes.append(lane)
         self.wake()
@@ -514,6 +518,21 @@ class Pool:
         with self._lock:
             self._ending -= 1
             self._changed.notify_all()
+
+    def _end_processes(self, lane: Lane, interrupt: int, grace: float) -> bool:
+        """End a lane's processes, trying again while the system is out of descriptors or memory."""
+        for _ in range(_END_TRIES):
+            try:
+                return lane.end(interrupt, grace)
+            except OSError as error:
+                _log.debug("the processes of worker %s can't be looked for", lane.pid, exc_info=True)
+                reason = error
+                interrupt = 0
+                # Nobody sets it before this is over: a pause.
+                lane.taken_in.wait(_END_PAUSE_S)
+        _log.warning("what worker %s has started may be left running, for it can't be looked for: %s", lane.pid, reason)
+        lane.worker.kill()
+        return lane.worker.wait(None)
 
     # --- the dispatcher's thread ---
 

@@ -620,6 +620,11 @@ class Scheduler:
                     break
                 self._retire(slots[0])
 
+    def waiting(self) -> int:
+        """How many jobs wait for a lane, or in one."""
+        prefetched = sum(len(slot.inflight) - 1 for slot in self.slots.values() if slot.inflight)
+        return self.queue.count + len(self.held) + prefetched
+
     # --- the end ---
 
     def close(self) -> None:

@@ -39,6 +39,8 @@ __all__ = ["ExitStatus", "WorkerProcess"]
 #: (exit code, signal number), each None where it does not apply or is not known
 ExitStatus = tuple[int | None, int | None]
 
+# No process has this number: it is above what any kernel gives.
+_NO_PID = (1 << 22) + 1
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
@@ -152,8 +154,15 @@ class WorkerProcess:
             self._status = self._peek() or self._reap()
         return self._status
 
+    def reap(self) -> None:
+        """Reap the process, which is dead; loky's thread would, only later."""
+        self.exit_status()
+        self._process.join()
+        # The number is free now, and loky's thread is about to look for what is left below it.
+        self._process._popen.pid = _NO_PID
+
     def _peek(self) -> ExitStatus | None:
-        """The status, leaving the zombie to loky; None where loky has reaped it already."""
+        """The status of the zombie; None where it was reaped already."""
         if self._pidfd is None or not hasattr(os, "waitid") or not hasattr(os, "P_PIDFD"):
             return None
         try:
