@@ -21,6 +21,7 @@ import pickle
 import threading
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -50,6 +51,7 @@ PROTOCOL = 5
 # can be rebuilt anywhere, run no user code while they are, and never fail.
 _STACK_GLOBAL = b"\x93"
 
+_FUNCTION_TYPES = frozenset({types.FunctionType, types.BuiltinFunctionType})
 _PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
@@ -119,6 +121,10 @@ def dump_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
         1024
     """
     began = time.perf_counter()
+    if not kwargs and type(function) in _FUNCTION_TYPES and _PLAIN_TYPES.issuperset(map(type, args)):
+        plain = _dump_plainly(function, args)
+        if plain is not None:
+            return Call(plain, (), call_name(function), time.perf_counter() - began)
     outer, _context.collected = _context.collected, []
     try:
         payload = cloudpickle.dumps((function, args, kwargs), protocol=PROTOCOL)
@@ -130,6 +136,22 @@ def dump_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     finally:
         _context.collected = outer
     return Call(payload, dependencies, call_name(function), time.perf_counter() - began)
+
+
+def _dump_plainly(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes | None:
+    """The pickle of a call that holds nothing for which cloudpickle is needed, in a third of its time.
+
+    Returns:
+        None where cloudpickle would do otherwise: the function travels by value, or is not what its name says.
+    """
+    # A built-in method (`[].append`) takes its object along, which may be anything.
+    is_method = not isinstance(getattr(function, "__self__", types), types.ModuleType)
+    if is_method or function.__module__ == "__main__" or cloudpickle.list_registry_pickle_by_value():
+        return None
+    try:
+        return pickle.dumps((function, args, {}), PROTOCOL)
+    except Exception:
+        return None
 
 
 def _culprit(

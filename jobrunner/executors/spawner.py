@@ -68,13 +68,14 @@ class Spawner:
     def _work(self) -> None:
         _prepare_thread()
         while (start := self._starts.get()) is not None:
+            # Before the first worker: there is no moment in which one could outlive this process.
+            if self._guardian is None or self._guardian.poll() is not None:
+                self._start_guardian()
             try:
                 start()
             except Exception:
                 _log.exception("a task of the spawner's has failed")
             del start
-            if self._guardian is None or self._guardian.poll() is not None:
-                self._start_guardian()
 
     def _start_guardian(self) -> None:
         """Start the process that ends the workers if this one is killed."""

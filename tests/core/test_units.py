@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import operator
 import os
 import pickle
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -624,3 +626,20 @@ def test_a_backends_options_are_read_only_and_pickle() -> None:
         backend.options["a"] = 3  # type: ignore[index]
     assert pickle.loads(pickle.dumps(backend)) == backend
     assert backend.capabilities == Capabilities()
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "result"),
+    [
+        (operator.neg, (1,), -1),
+        ([1].count, (1,), 1),
+        (lambda x: x + 1, (1,), 2),
+        (dict.fromkeys, ("ab",), {"a": None, "b": None}),
+    ],
+    ids=["by name", "a built-in method with its object", "by value", "a class method"],
+)
+def test_a_call_of_plain_values_arrives_whichever_way_it_is_pickled(
+    function: Callable[..., Any], arguments: tuple[Any, ...], result: Any
+) -> None:
+    arrived, args, kwargs = load_call(dump_call(function, arguments, {}).payload)
+    assert arrived(*args, **kwargs) == result
