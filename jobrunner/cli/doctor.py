@@ -206,7 +206,9 @@ def _print(found: Mapping[str, Any]) -> None:
     for section in ("machine", "versions", "engines", "limits", "worker"):
         table = Table(box=None, show_header=False, pad_edge=False)
         for name, value in found[section].items():
-            table.add_row(Text(f"  {name.removesuffix('_bytes').replace('_', ' ')}"), Text(_shown(name, value)))
+            table.add_row(
+                Text(f"  {name.removesuffix('_bytes').removesuffix('_s').replace('_', ' ')}"), Text(_shown(name, value))
+            )
         console.print(Text(section, style="bold"))
         console.print(table)
     for warning in found["warnings"]:
