@@ -7,6 +7,7 @@ results.  A peer's library is imported by `start`, not before.
 from __future__ import annotations
 
 import abc
+import importlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -184,9 +185,34 @@ class MultiprocessingPool(Peer):
         self.pool.join()
 
 
+class Mpire(Peer):
+    """mpire's `WorkerPool`."""
+
+    name = "mpire"
+    module = "mpire"
+    executor = "from mpire import WorkerPool"
+    settings = "default start method ({start_method}); daemon=False; map: 4 chunks a worker"
+
+    def start(self) -> None:
+        # By name: its type hints don't say what it exports, and a checker may not have it installed.
+        self.pool = importlib.import_module(self.module).WorkerPool(self.workers, daemon=False)
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self.pool.apply_async(function, args)
+
+    def result(self, handle: Any, timeout: float | None = None) -> Any:
+        return handle.get(timeout)
+
+    def map(self, function: Callable[..., Any], items: range) -> Iterable[Any]:
+        return self.pool.map(function, items, chunk_size=self.chunksize(len(items)))  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self.pool.stop_and_join()
+
+
 #: All of them by name, jobrunner first.
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (Jobrunner, Loky, ConcurrentFutures, Pebble, MultiprocessingPool)
+    peer.name: peer for peer in (Jobrunner, Loky, ConcurrentFutures, Pebble, Mpire, MultiprocessingPool)
 }
 
 

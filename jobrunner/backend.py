@@ -24,6 +24,8 @@ class Capabilities:
         memory_limit: a job that uses too much memory is ended.
         true_running_status: RUNNING is said only once the function has started.
         shared_objects: `share()`d objects reach each worker at most once.
+        grace: a job can be interrupted politely before it is ended.
+        capture_output: what a job prints can go to its report.
     """
 
     cancel_running: bool = False
@@ -31,6 +33,8 @@ class Capabilities:
     memory_limit: bool = False
     true_running_status: bool = False
     shared_objects: bool = False
+    grace: bool = False
+    capture_output: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -127,7 +127,17 @@ class WorkerDiedError(JobRunnerError, concurrent.futures.BrokenExecutor):
 
 
 class MemoryLimitExceeded(WorkerDiedError, MemoryError):
-    """The job's processes used more memory than its ``memory_limit``, and were ended."""
+    """The job's processes used more memory than its ``memory_limit``, and were ended.
+
+    Args:
+        message: what happened, and what to do about it.
+        peak: the most memory that they were seen to use, in bytes.
+        facts: the fields of `JobRunnerError`; ``limit`` in bytes.
+    """
+
+    def __init__(self, message: str = "", *, peak: int | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.peak = peak
 
 
 class TimeLimitExceeded(JobRunnerError):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from jobrunner.serialization import dump_exception, dump_result, load_call
 
-__all__ = ["Outcome", "Times", "execute"]
+__all__ = ["Outcome", "Times", "drop_own_frames", "execute"]
 
 
 class Times(NamedTuple):
@@ -73,12 +73,12 @@ def execute(
     except SystemExit:
         raise
     except BaseException as error:
-        _drop_own_frames(error)
+        drop_own_frames(error)
         return Outcome(False, dump_exception(error), Times(taken_ns, started_ns, time.monotonic_ns()))
     return Outcome(True, data, Times(taken_ns, started_ns, finished_ns))
 
 
-def _drop_own_frames(error: BaseException) -> None:
+def drop_own_frames(error: BaseException) -> None:
     """Let the traceback begin in the user's function: ours above it tell nobody anything."""
     traceback = error.__traceback__
     while (

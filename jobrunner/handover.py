@@ -21,7 +21,15 @@ from collections.abc import Callable
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
-__all__ = ["HandedSocket", "ProgressPage", "TokenCounter", "open_tokens"]
+__all__ = [
+    "HandedDescriptor",
+    "HandedSocket",
+    "ProgressPage",
+    "StackFile",
+    "TokenCounter",
+    "open_stack_file",
+    "open_tokens",
+]
 
 
 # From <linux/fcntl.h>; not all of them have names in `fcntl` of every Python version.
@@ -68,6 +76,65 @@ def _receive_shared_socket(info: bytes) -> HandedSocket:
     return HandedSocket(socket.fromshare(info))  # type: ignore[attr-defined,unused-ignore]
 
 
+class HandedDescriptor:
+    """A descriptor that crosses to a worker while it is spawned; POSIX only.
+
+    Attributes:
+        fd: the descriptor, in whichever process this is.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> tuple[Callable[..., HandedDescriptor], tuple[Any, ...]]:
+        return _receive_handed, (_spawning().duplicate_for_child(self.fd),)
+
+
+def _receive_handed(fd: int) -> HandedDescriptor:
+    return HandedDescriptor(_receive_descriptor(fd))
+
+
+class StackFile:
+    """A file without a name into which a worker's Python stack is written when it crashes or is ended.
+
+    The worker has its descriptor, the caller a map of it, readable after the worker's death.  Its size is fixed: a job
+    that writes into every descriptor fills it, and no more.  Linux only: elsewhere a worker has none.
+    """
+
+    BYTES = 1 << 16
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("jobrunner-stack", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self._fd, self.BYTES)
+        self._map = mmap.mmap(self._fd, self.BYTES, prot=mmap.PROT_READ)
+        _add_seals(self._fd, _F_SEAL_SHRINK | _F_SEAL_GROW)
+
+    def read(self) -> str:
+        """What stands in it."""
+        # Only what was written: the rest is zeros, of which no page is ever touched.
+        end = self._map.find(b"\0")
+        return self._map[: self.BYTES if end < 0 else end].decode(errors="replace")
+
+    def close_descriptor(self) -> None:
+        """Close the descriptor, which is needed only until the worker is spawned."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __reduce__(self) -> tuple[Callable[..., HandedDescriptor], tuple[Any, ...]]:
+        return _receive_handed, (_spawning().duplicate_for_child(self._fd),)
+
+
+def open_stack_file() -> StackFile | None:
+    """A new stack file; None where the system has none."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    try:
+        return StackFile()
+    except OSError:  # a kernel or sandbox without it
+        return None
+
+
 class ProgressPage:
     """A page of memory in which a worker says, without a system call, what it is doing.
 
@@ -76,11 +143,12 @@ class ProgressPage:
     stands for a time already there.
 
     Words: TAKEN and STARTED hold the sequence number of the job last taken up and last started, each followed by its
-    `time.monotonic_ns`; ITEM holds the number of the item in work within a chunk, counted from 1, followed by the time
-    at which it was begun.
+    `time.monotonic_ns`.  ITEM holds the number of the item in work within a chunk, counted from 1, followed by the time
+    at which it was begun.  Of the moment in which a job was taken up: CPU_NS holds the worker's CPU time, REST_BYTES
+    its resident memory, FLOOR_BYTES what the system would say of its peak memory, though that job is not to blame.
     """
 
-    TAKEN, TAKEN_NS, STARTED, STARTED_NS, ITEM, ITEM_NS = range(6)
+    TAKEN, TAKEN_NS, STARTED, STARTED_NS, ITEM, ITEM_NS, CPU_NS, REST_BYTES, FLOOR_BYTES = range(9)
 
     def __init__(self) -> None:
         self._name = ""
@@ -136,11 +204,15 @@ def _seal(fd: int) -> None:
 
     `mmap` keeps a descriptor of its own, into which a job might write by mistake.
     """
+    _add_seals(fd, _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_FUTURE_WRITE)
+
+
+def _add_seals(fd: int, seals: int) -> None:
     if sys.platform == "linux":
         import fcntl
 
         with contextlib.suppress(OSError):  # not a memfd, or a kernel that doesn't know the seal
-            fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_FUTURE_WRITE)
+            fcntl.fcntl(fd, _F_ADD_SEALS, seals)
 
 
 class TokenCounter:

@@ -3,11 +3,12 @@
 ::
 
     caller ──▶ worker                          worker ──▶ caller
-    JOB    seq  a call to run                  READY    0    the worker serves; body: pickled facts
+    JOB    seq  a call to run                  READY    0    the worker serves; body: facts, as JSON
     CHUNK  seq  many items of one function     DONE     seq  the function returned
     EXIT   0    leave when idle                RAISED   seq  it raised, or could not cross
                                                PARTIAL  seq  items of a chunk that are done so far
                                                DROPPED  seq  a job that was revoked before it was claimed
+                                               NOTE     seq  a warning or log record of the job; body: JSON
                                                FAILED   0    the worker can't start; body: pickled exception
 
 A frame is a header (a mark, kind, flags, sequence number of the job, length of the body) and the body.  A stream socket
@@ -20,13 +21,17 @@ import enum
 import socket
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 __all__ = [
     "HEADER",
     "LEAVING",
+    "OUTPUT",
+    "RELAY",
     "Frame",
     "FrameReader",
     "Kind",
+    "Measures",
     "ProtocolError",
     "pack_call",
     "pack_frame",
@@ -40,12 +45,16 @@ HEADER = struct.Struct("<IBBQQ")
 # Begins every header: what a job writes into its descriptors by mistake is known for what it is.
 _MAGIC = 0x4A524C31
 _LONGEST_BODY = 1 << 40
-_TIMES = struct.Struct("<QQQ")
+_MEASURES = struct.Struct("<QQQQQQ")
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 
 #: Flag of an outcome: the worker takes no further job, because this one left children or threads behind.
 LEAVING = 1
+#: Flag of an outcome: what the job printed may not be read yet.
+OUTPUT = 2
+#: Flag of a job: its warnings and log records are to be sent.
+RELAY = 1
 
 # A frame whose body is longer than this is received into a buffer of its own.
 _BUFFER_BYTES = 1 << 16
@@ -63,6 +72,7 @@ class Kind(enum.IntEnum):
     PARTIAL = 19
     DROPPED = 20
     FAILED = 21
+    NOTE = 22
 
 
 #: (kind, flags, seq, body)
@@ -108,14 +118,28 @@ def unpack_call(body: bytes | bytearray) -> tuple[memoryview, list[bytes]]:
     return view[offset:], handles
 
 
-def pack_outcome(taken_ns: int, started_ns: int, finished_ns: int, data: bytes) -> bytes:
+class Measures(NamedTuple):
+    """What a worker has measured of a job: its `time.monotonic_ns`, its CPU time, its memory; 0 where not known.
+
+    rest_bytes is the worker's resident memory after the job.
+    """
+
+    taken_ns: int
+    started_ns: int
+    finished_ns: int
+    cpu_ns: int
+    peak_bytes: int
+    rest_bytes: int
+
+
+def pack_outcome(measures: Measures, data: bytes) -> bytes:
     """The body of a DONE or RAISED."""
-    return _TIMES.pack(taken_ns, started_ns, finished_ns) + data
+    return _MEASURES.pack(*measures) + data
 
 
-def unpack_outcome(body: bytes | bytearray) -> tuple[tuple[int, int, int], bytes]:
-    """The times and the data of an outcome's body."""
-    return _TIMES.unpack_from(body), bytes(memoryview(body)[_TIMES.size :])
+def unpack_outcome(body: bytes | bytearray) -> tuple[Measures, bytes]:
+    """The measures and the data of an outcome's body."""
+    return Measures(*_MEASURES.unpack_from(body)), bytes(memoryview(body)[_MEASURES.size :])
 
 
 class ProtocolError(Exception):

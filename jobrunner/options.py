@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["JobOptions", "PoolOptions", "check_count", "check_seconds", "default_max_workers"]
+from jobrunner.memory import format_bytes, machine_memory, parse_bytes
 
-_NOT_YET = {
-    "memory_limit": "memory_limit is not supported in this version: leave it out, or limit memory inside the function",
-    "capture_output": "capture_output is not supported in this version: leave it out, or redirect inside the function",
-}
+__all__ = ["JobOptions", "PoolOptions", "check_bytes", "check_count", "check_seconds", "default_max_workers"]
+
+#: The part of the machine's memory that jobs with limits may take up together, unless an option says otherwise.
+_BUDGET_SHARE = 0.9
 
 
 def check_seconds(name: str, value: float | None, *, zero: bool = False) -> float | None:
@@ -53,20 +53,50 @@ def check_count(name: str, value: int, *, least: int = 1) -> int:
     return count
 
 
+def check_bytes(name: str, value: int | str | None, *, bounded: bool = True) -> int | None:
+    """Return an amount of memory as a whole number of bytes, or None for None.
+
+    Args:
+        name: the option's name, for the error.
+        value: bytes, or text such as ``"2GiB"`` or ``"500MB"``.
+        bounded: whether it may not be more than the machine (or its control group) has.
+
+    Raises:
+        TypeError: `value` is neither a number nor text.
+        ValueError: it is no amount, not above 0, or more than there is.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not (isinstance(value, str) or hasattr(value, "__float__")):
+        raise TypeError(f"{name} must be a number of bytes, or text such as '2GiB', not {value!r}")
+    most = machine_memory() if bounded else math.inf
+    allowed = f"{name} must be above 0 bytes"
+    if bounded:
+        allowed += f" and at most {most} ({format_bytes(most)}, what this machine has)"
+    try:
+        count = float(parse_bytes(value) if isinstance(value, str) else value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{allowed}: {error}") from None
+    if not 0 < count <= most:  # NaN neither
+        raise ValueError(f"{allowed}, not {value!r}")
+    return int(count)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobOptions:
     """Options of one job; they come from the executor that it is submitted to.
 
     Attributes:
         time_limit: seconds that the job may take, from when a worker takes it up.
-        memory_limit: not supported in this version.
+        memory_limit: bytes, or text such as ``"2GiB"``: memory that the job's processes may use.
         retries: further attempts after the worker died, and after the exception types in `retry_on`.
         retry_on: exception types that are retried as well.
         threads: BLAS/OpenMP threads that the job may use, and cores that it takes up.
         grace: seconds between a polite interrupt and the end of the job's processes; 0: ended at once.
-        capture_output: not supported in this version.
+        capture_output: whether the job's stdout and stderr go to its report instead of the caller's.
         priority: larger first.
         name: a name for reports; default the function's qualified name.
+        relay_logs: whether the job's warnings and log records reach the caller's `warnings` and `logging`.
     """
 
     time_limit: float | None = None
@@ -78,12 +108,11 @@ class JobOptions:
     capture_output: bool = False
     priority: float = 0
     name: str | None = None
+    relay_logs: bool = True
 
     def __post_init__(self) -> None:
-        for name, explanation in _NOT_YET.items():
-            if getattr(self, name) not in (None, False):
-                raise ValueError(explanation)
         put = object.__setattr__
+        put(self, "memory_limit", check_bytes("memory_limit", self.memory_limit))
         put(self, "time_limit", check_seconds("time_limit", self.time_limit))
         put(self, "grace", check_seconds("grace", self.grace, zero=True) or 0.0)
         put(self, "retries", check_count("retries", self.retries, least=0))
@@ -98,6 +127,16 @@ class JobOptions:
         put(self, "retry_on", retry_on)
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be text, not {self.name!r}")
+        for switch in ("capture_output", "relay_logs"):
+            if not isinstance(getattr(self, switch), bool):
+                raise TypeError(f"{switch} must be True or False, not {getattr(self, switch)!r}")
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory limit in bytes; 0 where there is none."""
+        limit = self.memory_limit
+        assert not isinstance(limit, str)
+        return limit or 0
 
     def replace(self, **changes: Any) -> JobOptions:
         """These options with `changes`.
@@ -129,12 +168,16 @@ class PoolOptions:
     initargs: tuple[Any, ...] = ()
     env: Mapping[str, str] | None = None
     preload: tuple[str, ...] = ()
+    memory_budget: int | str | None = None
+    max_worker_growth: int | str | None = 2**30
 
     def __post_init__(self) -> None:
         put = object.__setattr__
         for name in ("max_workers", "max_jobs_per_worker", "max_pending"):
             if getattr(self, name) is not None:
                 put(self, name, check_count(name, getattr(self, name)))
+        put(self, "memory_budget", check_bytes("memory_budget", self.memory_budget))
+        put(self, "max_worker_growth", check_bytes("max_worker_growth", self.max_worker_growth, bounded=False))
         put(self, "spare_workers", check_count("spare_workers", self.spare_workers, least=0))
         put(self, "idle_timeout", check_seconds("idle_timeout", self.idle_timeout, zero=True))
         if self.initializer is not None and not callable(self.initializer):
@@ -155,6 +198,20 @@ class PoolOptions:
         for module in self.preload:
             if not isinstance(module, str):
                 raise TypeError(f"preload must name modules, not {module!r}")
+
+    @property
+    def budget_bytes(self) -> int:
+        """What the limits of the jobs that run at a time may add up to, in bytes."""
+        budget = self.memory_budget
+        assert not isinstance(budget, str)
+        return budget or int(_BUDGET_SHARE * machine_memory())
+
+    @property
+    def growth_bytes(self) -> int | None:
+        """By how much a worker's resting memory may grow before it is replaced; None: by any amount."""
+        growth = self.max_worker_growth
+        assert not isinstance(growth, str)
+        return growth
 
     def non_default(self) -> dict[str, Any]:
         """The options that differ from the defaults, as plain data."""

@@ -17,7 +17,7 @@ from jobrunner.executors.default import get_executor
 from jobrunner.executors.foreign import as_job_executor
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
 from jobrunner.executors.services import run_callback
-from jobrunner.report import JobReport
+from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import call_name, collect_dependency, dump_call, dump_exception, dump_result
 from jobrunner.serialization import resolve_dependency as _resolve_dependency
 from jobrunner.status import JOB_FINAL_STATES, JobStatus
@@ -104,6 +104,9 @@ class _FinishedRecord:
 
     def report(self, status: JobStatus) -> JobReport:
         return self._report or JobReport(job_id=self.job_id, status=status)
+
+    def output(self) -> JobOutput | None:
+        return None
 
 
 def _finished_future(job_id: str, settlement: Settlement, report: JobReport | None = None) -> JobFuture[Any]:
@@ -290,6 +293,16 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
         if future is None:
             return JobReport(job_id=self._job_id, status=JobStatus.INITIALIZING, name=call_name(self._function))
         return future.report()
+
+    def output(self) -> JobOutput | None:
+        """All that is kept of what the job printed, and that so far if it is running; never blocks.
+
+        Returns:
+            Its standard output and standard error as text; None where they are not captured, which an executor does
+            with ``capture_output=True``, and in a handle that was pickled.
+        """
+        future = self._future
+        return None if future is None else future.output()
 
     def add_done_callback(self, fn: Callable[[PrimitiveJob[ResultT]], object]) -> None:
         """Have ``fn(job)`` called once the job is final, on a thread of its own; it may call any method.

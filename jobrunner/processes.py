@@ -24,11 +24,13 @@ from typing import Any, NamedTuple
 __all__ = [
     "LANE_VARIABLE",
     "ProcessId",
+    "cpu_seconds",
     "end_descendants",
     "end_processes",
     "find_descendants",
     "find_tagged",
     "open_pidfd",
+    "signal_masks",
     "signal_name",
     "wait_for_exit",
     "wait_readable",
@@ -38,6 +40,7 @@ __all__ = [
 LANE_VARIABLE = "JOBRUNNER_LANE"
 
 _USE_PROC = sys.platform == "linux" and os.path.exists("/proc/self/stat")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
@@ -320,6 +323,33 @@ def end_descendants(pid: int, timeout: float = 5.0) -> bool:
         Whether none is alive.
     """
     return end_processes(lambda: find_descendants(pid), time.monotonic() + timeout)
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """The CPU time of processes, with that of the children that they have waited for; zombies included."""
+    total = 0.0
+    for pid in pids:
+        if _USE_PROC:
+            with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+                total += sum(map(int, fields[11:15])) / _TICKS_PER_S
+        else:
+            import psutil
+
+            with contextlib.suppress(psutil.Error):
+                total += sum(psutil.Process(pid).cpu_times()[:4])
+    return total
+
+
+def signal_masks(pid: int) -> dict[str, int]:
+    """A process's signals as the kernel keeps them, as bit masks: ShdPnd, SigBlk, SigCgt, …; empty where not known."""
+    masks: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+        for line in file.read(8192).splitlines():
+            if line.startswith((b"Sig", b"Shd")) and not line.startswith(b"SigQ"):
+                name, _, value = line.partition(b":")
+                masks[name.decode()] = int(value, 16)
+    return masks
 
 
 def open_pidfd(pid: int) -> int | None:

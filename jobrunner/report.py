@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobrunner.status import JobStatus
 
-__all__ = ["JobReport"]
+__all__ = ["JobOutput", "JobReport"]
+
+
+class JobOutput(NamedTuple):
+    """All that is kept of what a job printed, as text; where some was left out, a line in brackets says how much.
+
+    Attributes:
+        stdout: its standard output.
+        stderr: its standard error.
+    """
+
+    stdout: str
+    stderr: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +39,10 @@ class JobReport:
         finished_at: UTC epoch seconds at which it became final.
         queue_s: seconds from submit to the last start.
         run_s: seconds from the last start to the end of the function, or of its process.
-        cpu_s: CPU seconds of the job's processes.
+        cpu_s: CPU seconds of the job's processes, those that it started and waited for included.
         serialize_s: seconds spent on serialising the function and its arguments.
-        peak_rss_bytes: peak resident memory of the job's processes, in bytes.
+        peak_rss_bytes: peak resident memory of the job's process, in bytes; of all its processes together where they
+            were watched (`memory_limit`).  Of a worker that died, what is known of it from outside.
         argument_bytes: size of the serialised function and arguments, in bytes.
         result_bytes: size of the serialised result, in bytes.
         threads: cores that the job took up.
@@ -37,9 +50,11 @@ class JobReport:
         exit_signal: number of the signal that ended that worker.
         cause: one plain sentence on why the job did not end well.
         oom_likely: whether the kernel's out-of-memory killer is the likely cause.
-        stack: the worker's last Python stack.
-        stdout_tail: the end of the job's captured standard output.
-        stderr_tail: the end of the job's captured standard error.
+        stack: the worker's last Python stack, where it was ended or crashed; None where it had no chance to write it.
+        stdout_head: the beginning of the job's captured standard output, some kilobytes at most.
+        stdout_tail: its end, likewise; both hold the whole where it is short.
+        stderr_head: the beginning of the job's captured standard error.
+        stderr_tail: its end.
     """
 
     job_id: str
@@ -65,7 +80,9 @@ class JobReport:
     cause: str | None = None
     oom_likely: bool | None = None
     stack: str | None = dataclasses.field(default=None, repr=False)
+    stdout_head: str | None = dataclasses.field(default=None, repr=False)
     stdout_tail: str | None = dataclasses.field(default=None, repr=False)
+    stderr_head: str | None = dataclasses.field(default=None, repr=False)
     stderr_tail: str | None = dataclasses.field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:

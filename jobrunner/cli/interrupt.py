@@ -1,16 +1,17 @@
 """Ctrl-C and SIGTERM during a batch.
 
-The first asks the run to stop; the second kills.  A signal handler runs between two bytecodes of the main thread, which
-may hold any lock at that moment, so a handler here only puts into `SimpleQueue`s (their `put` is reentrant), writes to
-a descriptor, and leaves the killing to a thread that waits for it.
+The first asks the run to stop; the second kills.  A Python signal handler runs on the main thread, when that comes to
+its next bytecode: never, if the signal arrives in the moment in which the thread is about to wait for a lock.  So the
+handlers here do nothing; the interpreter's own, in C, also writes the signal's number to a socket, and a thread reads
+it there and does what is to be done.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -45,8 +46,11 @@ class Interrupts:
         self._kill = kill
         self._received: int | None = None
         self._before: dict[int, Any] = {}
-        self._deaths: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # an exit code; None: nobody died
-        self._killer = threading.Thread(target=self._wait_to_kill, name="jobrunner-killer", daemon=True)
+        self._wakeup_before = -1
+        # Signal numbers, a byte each, as they arrive.
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._listener = threading.Thread(target=self._listen, name="jobrunner-interrupts", daemon=True)
 
     @property
     def exit_code(self) -> int | None:
@@ -54,10 +58,11 @@ class Interrupts:
         return None if self._received is None else _EXIT_CODES[signal.Signals(self._received)]
 
     def __enter__(self) -> Interrupts:
-        self._killer.start()
+        self._listener.start()
+        self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in _EXIT_CODES:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._handle)
+                self._before[number] = signal.signal(number, _leave_to_listener)
         return self
 
     def __exit__(
@@ -65,23 +70,28 @@ class Interrupts:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._deaths.put(None)
-        self._killer.join()
+        signal.set_wakeup_fd(self._wakeup_before)
+        self._writer.close()
+        self._listener.join()
+        self._reader.close()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _listen(self) -> None:
+        while numbers := self._reader.recv(1):
+            # Other signals that have handlers come here too.
+            if numbers[0] in self._before:
+                self._take(numbers[0])
+
+    def _take(self, number: int) -> None:
         if self._received is not None:
-            self._deaths.put(_EXIT_CODES[signal.Signals(number)])
-            return
+            killing = threading.Thread(target=self._kill, name="jobrunner-kill", daemon=True)
+            killing.start()
+            killing.join(_KILL_TIME_S)
+            os._exit(_EXIT_CODES[signal.Signals(number)])
         self._received = number
         self._stop.request()
         with contextlib.suppress(OSError):  # the terminal may be gone
             os.write(2, _NOTICE)
 
-    def _wait_to_kill(self) -> None:
-        code = self._deaths.get()
-        if code is None:
-            return
-        killing = threading.Thread(target=self._kill, name="jobrunner-kill", daemon=True)
-        killing.start()
-        killing.join(_KILL_TIME_S)
-        os._exit(code)
+
+def _leave_to_listener(number: int, frame: FrameType | None) -> None:
+    """Do nothing here: see the module."""

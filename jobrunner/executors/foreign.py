@@ -23,7 +23,7 @@ from jobrunner.executors.default import use_executor
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
 from jobrunner.executors.inline import InlineExecutor
 from jobrunner.messages import unpack_call
-from jobrunner.report import JobReport
+from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import Call
 from jobrunner.status import JobStatus
 
@@ -141,6 +141,10 @@ class _ForeignJob:
         """The future is settled: neither it nor the executor's future is needed any more."""
         self.future = None
         self._inner = None
+
+    def output(self) -> JobOutput | None:
+        """Nothing: what is printed by a foreign executor goes where that prints."""
+        return None
 
     def live_status(self) -> JobStatus:
         """What the executor's future says."""

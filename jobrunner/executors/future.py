@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from jobrunner.errors import JobCancelledError, JobError, JobRunnerError, JobTimeoutError
 from jobrunner.executors.services import run_callback
-from jobrunner.report import JobReport
+from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import load_exception, load_result
 from jobrunner.status import JobStatus
 
@@ -57,6 +57,9 @@ class JobRecord(Protocol):
 
     def report(self, status: JobStatus) -> JobReport:
         """The job's report; never blocks."""
+
+    def output(self) -> JobOutput | None:
+        """All that is kept of what the job printed; None where it is not captured."""
 
     def forget_future(self) -> None:
         """The future is settled: let go of it, or the two would keep each other, and the result, alive."""
@@ -161,6 +164,14 @@ class JobFuture(concurrent.futures.Future[T]):
     def report(self) -> JobReport:
         """Accounting and post-mortem of the job; never blocks; what is not known yet is None."""
         return self._record.report(self.status())
+
+    def output(self) -> JobOutput | None:
+        """All that is kept of what the job printed, and that so far if it is running; never blocks.
+
+        Returns:
+            Its standard output and standard error; None where they are not captured (``capture_output=True``).
+        """
+        return self._record.output()
 
     def result(self, timeout: float | None = None) -> T:
         """The job's result, waiting for it.

@@ -23,7 +23,7 @@ from jobrunner.executors.base import JobExecutor, start_when_ready
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
 from jobrunner.messages import unpack_call
 from jobrunner.options import JobOptions, check_count, check_seconds
-from jobrunner.report import JobReport
+from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import Call, load_exception
 from jobrunner.status import JobStatus
 
@@ -61,6 +61,10 @@ class _InlineJob:
 
     def forget_future(self) -> None:
         self.future = None
+
+    def output(self) -> JobOutput | None:
+        """Nothing: what is printed in this process goes where that prints."""
+        return None
 
     def live_status(self) -> JobStatus:
         return self._status
@@ -165,10 +169,16 @@ class InlineExecutor(JobExecutor):
         """Run a serialised call now; the jobs it depends on are waited for."""
         self._check_open()
         options = self._options
-        if options.time_limit is not None:
+        asked = {
+            "time_limit": options.time_limit is not None,
+            "memory_limit": options.memory_limit is not None,
+            "capture_output": options.capture_output,
+            "grace": options.grace > 0,
+        }
+        for option in (name for name, wanted in asked.items() if wanted):
             raise JobError(
-                "an InlineExecutor can't end a job, so it can't keep a time_limit "
-                "(backend.capabilities.time_limit is False): use a LocalExecutor",
+                f"an InlineExecutor runs jobs in this process, which it can't end or redirect: no {option} "
+                f"(backend.capabilities.{option} is False); use a LocalExecutor",
                 job_id=job_id,
             )
         job = _InlineJob(job_id or str(uuid.uuid4()), call.name, options, len(call.payload), call.serialize_s)

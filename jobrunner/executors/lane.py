@@ -6,6 +6,8 @@
     outbox ──▶ socket pair (jobs, outcomes) ◀──▶ serve()
     control ─▶ socket pair (number of the job to interrupt), then SIGINT
     page   ◀── shared memory: which job was claimed, started, and when
+    stack  ◀── a file in memory: the worker's Python stack, when it crashes or is ended
+    output ◀── two pipes: what is printed
     tokens ◀─▶ a shared counter: who takes a job's token decides whether it is run or revoked
 
 The lane's owner is its pool: `send`, `flush`, `revoke` are called under the pool's lock; `receive` by the dispatcher
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+import logging
 import signal
 import socket
 import struct
@@ -24,10 +26,13 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 
+from jobrunner.executors.output import CAN_REDIRECT, LaneOutput, OutputWriter
+from jobrunner.executors.post_mortem import Death, clean_stack
 from jobrunner.executors.records import Slot
 from jobrunner.executors.safe_start import restored_after_start, start_variables
-from jobrunner.executors.worker_process import ExitStatus, WorkerProcess
-from jobrunner.handover import HandedSocket, ProgressPage, open_tokens
+from jobrunner.executors.worker_process import WorkerProcess
+from jobrunner.handover import HandedDescriptor, HandedSocket, ProgressPage, open_stack_file, open_tokens
+from jobrunner.memory import oom_kills
 from jobrunner.messages import Frame, FrameReader, Kind, ProtocolError, pack_frame, pack_header
 from jobrunner.processes import LANE_VARIABLE
 from jobrunner.worker.process import WorkerEnd
@@ -51,6 +56,7 @@ _THREAD_VARIABLES = (
 )
 # How long a worker that was told to leave may take, before it is ended.
 _LEAVE_S = 5.0
+_KILL = getattr(signal, "SIGKILL", None)
 # How long the kernel may take to end a process, before a cancel gives up waiting.
 _KERNEL_S = 5.0
 
@@ -63,12 +69,14 @@ class LaneConfig:
     env: variables that the user wants set.
     preload: modules to import at the start.
     initializer: a serialised call to make at the start; empty for none.
+    writer: where the output of workers goes.
     """
 
     tag: str
     env: Mapping[str, str]
     preload: tuple[str, ...]
     initializer: bytes
+    writer: OutputWriter
 
 
 class Lane:
@@ -85,7 +93,16 @@ class Lane:
     def __init__(self, slot: Slot, config: LaneConfig) -> None:
         self.slot = slot
         self.number = slot.number
+        #: what the worker prints; None: it prints where the caller does
+        self.output = LaneOutput(config.writer) if CAN_REDIRECT else None
+        self._stack = open_stack_file()
+        # How many processes the kernel had killed for want of memory before this one; None: it doesn't tell.
+        self._oom_kills = oom_kills()
         with contextlib.ExitStack() as undo:
+            if self.output is not None:
+                undo.callback(self.output.close)
+            if self._stack is not None:
+                undo.callback(self._stack.close_descriptor)
             self._sock, theirs = socket.socketpair()
             undo.callback(self._sock.close)
             with theirs:
@@ -101,6 +118,10 @@ class Lane:
                         HandedSocket(their_control),
                         self._page,
                         self._tokens,
+                        None if self.output is None else _handed(self.output),
+                        self._stack,
+                        0 if any(name in config.env for name in _THREAD_VARIABLES) else slot.threads,
+                        _log_levels(),
                         restored_after_start(),
                         config.preload,
                         config.initializer,
@@ -109,6 +130,10 @@ class Lane:
                     self.worker = WorkerProcess(end, _environment(tag, slot.threads, config.env), tag)
             undo.pop_all()
         self._page.close_descriptor()
+        if self.output is not None:
+            self.output.close_theirs()
+        if self._stack is not None:
+            self._stack.close_descriptor()
         self._sock.setblocking(False)
         self._control.setblocking(False)
         self._words = self._page.words
@@ -135,14 +160,14 @@ class Lane:
 
     # --- under the pool's lock ---
 
-    def queue(self, kind: Kind, seq: int, body: bytes) -> None:
+    def queue(self, kind: Kind, seq: int, body: bytes, flags: int) -> None:
         """Queue a job for sending; `flush` follows."""
         self._new_jobs += 1
         if len(body) < _JOIN_BYTES:
-            self._outbox.append(pack_frame(kind, seq, body))
+            self._outbox.append(pack_frame(kind, seq, body, flags))
         else:
             # Not copied behind its header.
-            self._outbox += (pack_header(kind, seq, len(body)), body)
+            self._outbox += (pack_header(kind, seq, len(body), flags), body)
 
     def flush(self) -> bool:
         """Send what the channel takes; whether that was all."""
@@ -266,7 +291,9 @@ class Lane:
         Returns:
             Whether none is alive; False if the kernel took too long, in which case `await_death` waits on.
         """
-        if interrupt and grace and hasattr(os, "setsid"):
+        if interrupt:
+            self.worker.write_stack()
+        if interrupt and grace:
             self._answered.clear()
             with contextlib.suppress(OSError):
                 self._control.send(_SEQ.pack(interrupt))
@@ -282,9 +309,27 @@ class Lane:
         while not self.worker.end_tree(60.0):
             pass
 
-    def exit_status(self) -> ExitStatus:
-        """How the worker ended."""
-        return self.worker.exit_status()
+    def death(self) -> Death:
+        """How the worker, which is dead, ended, and what is known of the job that it had claimed last."""
+        code, number = self.worker.exit_status()
+        usage = self.worker.usage()
+        words = self._words
+        peak = self.worker.peak_when_ended
+        if not peak and usage.peak_bytes > words[ProgressPage.FLOOR_BYTES]:
+            peak = usage.peak_bytes
+        kills = oom_kills() if number == _KILL else None
+        return Death(
+            pid=self.pid,
+            exit_code=code,
+            exit_signal=number,
+            cpu_s=max(0.0, usage.cpu_s - words[ProgressPage.CPU_NS] / 1e9),
+            # If nothing else is known: what the worker had before the job.
+            peak_bytes=peak or int(words[ProgressPage.REST_BYTES]),
+            rest_bytes=int(words[ProgressPage.REST_BYTES]),
+            stack=None if self._stack is None else clean_stack(self._stack.read()),
+            oom_kills=None if kills is None or self._oom_kills is None else kills - self._oom_kills,
+            distrusted=self.distrusted,
+        )
 
     def reap(self) -> None:
         """See that the dead worker is no zombie any more."""
@@ -296,6 +341,8 @@ class Lane:
         self._tokens.close()
         self._control.close()
         self._sock.close()
+        if self.output is not None:
+            self.output.close()
         self.worker.close()
 
     def forsake(self) -> None:
@@ -305,6 +352,23 @@ class Lane:
             self._sock.close()
             self._control.close()
             self._tokens.close()
+            if self.output is not None:
+                self.output.close()
+
+
+def _handed(output: LaneOutput) -> tuple[HandedDescriptor, HandedDescriptor]:
+    out, err = output.theirs
+    return HandedDescriptor(out), HandedDescriptor(err)
+
+
+def _log_levels() -> dict[str, int]:
+    """The levels of the caller's loggers by name, that of the root logger under the empty name."""
+    root = logging.getLogger()
+    levels = {"": root.level}
+    for name, logger in list(root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.level:
+            levels[name] = logger.level
+    return levels
 
 
 def _environment(tag: str, threads: int, env: Mapping[str, str]) -> dict[str, str]:

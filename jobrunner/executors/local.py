@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jobrunner.backend import Backend, Capabilities, describe_machine
-from jobrunner.errors import SerializationError
+from jobrunner.errors import JobError, SerializationError
 from jobrunner.executors.base import JobExecutor, start_when_ready
 from jobrunner.executors.chunked_map import ChunkedMap
 from jobrunner.executors.descriptors import reserve_descriptors
 from jobrunner.executors.future import JobFuture
 from jobrunner.executors.inline import InlineExecutor
+from jobrunner.executors.output import CAN_REDIRECT
 from jobrunner.executors.pool import Pool
+from jobrunner.memory import format_bytes
 from jobrunner.messages import pack_call
 from jobrunner.options import JobOptions, PoolOptions, check_count, check_seconds, default_max_workers
 from jobrunner.serialization import Call
@@ -23,6 +26,36 @@ from jobrunner.serialization import Call
 __all__ = ["LocalExecutor"]
 
 T = TypeVar("T")
+
+_CAPABILITIES = Capabilities(
+    cancel_running=True,
+    time_limit=True,
+    memory_limit=True,
+    true_running_status=True,
+    # An interrupt is a signal, and pipes are listened to: Windows has neither.
+    grace=os.name == "posix",
+    capture_output=CAN_REDIRECT,
+)
+
+
+def _check_possible(options: JobOptions, budget: int) -> None:
+    """Refuse options with which a job could not be run here.
+
+    Raises:
+        ValueError: the memory limit is above the executor's memory budget.
+        JobError: this platform can't do what an option asks for.
+    """
+    if options.memory_bytes > budget:
+        raise ValueError(
+            f"memory_limit must be above 0 and at most {budget} bytes ({format_bytes(budget)}, the executor's "
+            f"memory_budget), not {options.memory_bytes} ({format_bytes(options.memory_bytes)}): such a job could "
+            "never start"
+        )
+    for option, wanted in (("grace", options.grace > 0), ("capture_output", options.capture_output)):
+        if wanted and not getattr(_CAPABILITIES, option):
+            raise JobError(
+                f"{option} is not possible on {sys.platform} (backend.capabilities.{option} is False): leave it out"
+            )
 
 
 class _PoolHolder:
@@ -62,13 +95,16 @@ class LocalExecutor(JobExecutor):
             respected) divided by `threads`.
         time_limit: seconds that a job may take, from when a worker takes it up until its result has arrived; then its
             processes are ended, and it fails with `TimeLimitExceeded`.
-        memory_limit: not supported in this version.
+        memory_limit: bytes, or text such as ``"2GiB"``: memory that the job's processes may use together, pages that
+            they share counted once; above it they are ended, and the job fails with `MemoryLimitExceeded`.
         retries: further attempts after the worker died, and after the exception types in `retry_on`.
-        retry_on: exception types that are retried too, of the function's own or `TimeLimitExceeded`.
+        retry_on: exception types that are retried too, of the function's own, `TimeLimitExceeded` or
+            `MemoryLimitExceeded`.
         threads: BLAS/OpenMP threads that a job may use, and cores that it takes up.
         grace: seconds between a polite interrupt inside the job (a KeyboardInterrupt, so that its ``finally`` blocks
             run) and the end of its processes; 0: ended at once.
-        capture_output: not supported in this version.
+        capture_output: whether what the job and its processes print goes to its report (`JobReport.stdout_tail`,
+            `JobFuture.output`) instead of the caller's own streams.
         idle_timeout: seconds after which an idle worker leaves; None: never.
         max_jobs_per_worker: jobs after which a worker is replaced; None: never.
         max_pending: how many jobs may wait before `submit` blocks; None: no bound.
@@ -77,6 +113,12 @@ class LocalExecutor(JobExecutor):
         initargs: its arguments.
         env: environment variables of the workers, on top of the caller's.
         preload: names of modules that workers import before their first job.
+        relay_logs: whether a job's warnings and log records reach the caller's `warnings` and `logging`, marked with
+            the job's id.
+        memory_budget: bytes, or text: what the memory limits of the jobs that run at a time may add up to; a job waits
+            until its limit fits.  Default: 90 % of what the machine, or this process's control group, has.
+        max_worker_growth: bytes, or text: a worker whose memory at rest has grown by more since its first job is
+            replaced when it has no job; None: never.
 
     Raises:
         TypeError, ValueError: an option is not what it must be; the message names it.
@@ -107,6 +149,9 @@ class LocalExecutor(JobExecutor):
         initargs: Sequence[Any] = (),
         env: Mapping[str, str] | None = None,
         preload: Sequence[str] = (),
+        relay_logs: bool = True,
+        memory_budget: int | str | None = None,
+        max_worker_growth: int | str | None = "1GiB",
     ) -> None:
         self._options = JobOptions().replace(
             time_limit=time_limit,
@@ -116,6 +161,7 @@ class LocalExecutor(JobExecutor):
             threads=threads,
             grace=grace,
             capture_output=capture_output,
+            relay_logs=relay_logs,
         )
         options = PoolOptions(
             max_workers=max_workers,
@@ -127,7 +173,10 @@ class LocalExecutor(JobExecutor):
             initargs=initargs,  # type: ignore[arg-type]
             env=env,
             preload=preload if isinstance(preload, str) else tuple(preload),  # type: ignore[arg-type]
+            memory_budget=memory_budget,
+            max_worker_growth=max_worker_growth,
         )
+        _check_possible(self._options, options.budget_bytes)
         workers = options.max_workers or default_max_workers(self._options.threads)
         reserve_descriptors(workers + options.spare_workers)
         self._holder = _PoolHolder(options, workers, self._options.threads)
@@ -141,7 +190,7 @@ class LocalExecutor(JobExecutor):
             name="local",
             version=loky.__version__,
             max_workers=self._holder.max_workers,
-            capabilities=Capabilities(cancel_running=True, time_limit=True, true_running_status=True),
+            capabilities=_CAPABILITIES,
             options={**self._holder.options.non_default(), **self._options.non_default()},
             **describe_machine(),
         )
@@ -150,7 +199,8 @@ class LocalExecutor(JobExecutor):
         """A light view of the same pool whose jobs have other options.
 
         Args:
-            options: `time_limit`, `retries`, `retry_on`, `threads`, `grace`, `priority`, `name`.
+            options: `time_limit`, `memory_limit`, `retries`, `retry_on`, `threads`, `grace`, `capture_output`,
+                `relay_logs`, `priority`, `name`.
 
         Raises:
             TypeError, ValueError: an option is not what it must be.
@@ -163,6 +213,7 @@ class LocalExecutor(JobExecutor):
         view = object.__new__(type(self))
         view._options = self._options.replace(**options)
         view._holder = self._holder
+        _check_possible(view._options, self._holder.options.budget_bytes)
         if view._options.threads > self._holder.pool.cores:
             raise ValueError(
                 f"threads={view._options.threads} is more than the executor's {self._holder.pool.cores} cores "

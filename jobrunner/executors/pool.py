@@ -30,11 +30,15 @@ from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, Wo
 from jobrunner.executors.callbacks import on_callback_thread
 from jobrunner.executors.future import CANCELLED, Settlement, in_event_loop
 from jobrunner.executors.lane import Lane, LaneConfig
-from jobrunner.executors.pool_job import Feeder, PoolJob, error_for
+from jobrunner.executors.memory_watch import MemoryWatch, Watched
+from jobrunner.executors.notes import pass_on
+from jobrunner.executors.output import Capture
+from jobrunner.executors.pool_job import Feeder, PoolJob
+from jobrunner.executors.post_mortem import error_for
 from jobrunner.executors.records import CancelAnswer, End, Job, JobState, LaneState, Slot
 from jobrunner.executors.scheduler import Scheduler
 from jobrunner.executors.services import services
-from jobrunner.messages import LEAVING, Frame, Kind, unpack_outcome
+from jobrunner.messages import LEAVING, OUTPUT, RELAY, Frame, Kind, unpack_outcome
 from jobrunner.options import JobOptions, PoolOptions
 from jobrunner.serialization import dump_call, dump_exception, load_exception
 
@@ -48,6 +52,9 @@ _END_PAUSE_S = 0.1
 
 # From 3.12 on an exiting interpreter starts no threads, and a worker's start needs some of loky's: a program that ends
 # right after its first submit must have one worker on its way by then.
+# What a descriptor in the selector is of a lane: its channel, its worker's death, or what its worker prints.
+_CHANNEL, _DEATH, _STDOUT, _STDERR = range(4)
+
 _WAIT_FOR_FIRST_LANE = sys.version_info >= (3, 12)
 
 
@@ -73,8 +80,11 @@ class Pool:
         if options.initializer is not None:
             initializer = dump_call(options.initializer, options.initargs, {}).payload
         services_ = services()
-        self._config = LaneConfig(services_.new_tag(), options.env or {}, options.preload, initializer)
+        self._writer = services_.writer
+        self._config = LaneConfig(services_.new_tag(), options.env or {}, options.preload, initializer, self._writer)
         self._spawner = services_.spawner
+        # For what jobs warn of and log, and for errors to be retried: when it comes, it may be too late to start one.
+        services_.callbacks.have_thread()
         # Numbers of jobs; taken without the lock.
         self._seqs = itertools.count(1)
         # Numbers of sendings: of two jobs in a lane the one sent later has the larger, and a job sent again a new one.
@@ -90,6 +100,8 @@ class Pool:
             default_threads=threads,
             idle_timeout=options.idle_timeout,
             max_jobs_per_lane=options.max_jobs_per_worker,
+            memory=options.budget_bytes,
+            growth=options.growth_bytes,
         )
         self._lanes: dict[int, Lane] = {}
         # How many lanes are being ended, and the threads that do it.
@@ -104,6 +116,12 @@ class Pool:
         self._opened: list[Lane] = []
         self._ended_lanes: list[Lane] = []
         self._blocked: set[Lane] = set()
+        # Lanes whose output is not listened to, because it can't be written as fast as it comes.
+        self._muted: set[Lane] = set()
+        # Watches the jobs that have a memory limit; None before the first.
+        self._watch: MemoryWatch | None = None
+        # Jobs that are settled as soon as what they printed and logged has reached the caller's streams and loggers.
+        self._deferred = 0
         # What the last worker that could not start said of it, pickled.
         self._start_error: bytes | None = None
         self.counts = {"done": 0, "failed": 0, "cancelled": 0}
@@ -161,6 +179,8 @@ class Pool:
                 limit = self._options.max_pending
                 if limit is not None and self._scheduler.waiting() >= limit:
                     self._wait_for_room(limit)
+            if job.memory and self._watch is None:
+                self._watch = MemoryWatch(self._watched, self._note_use, self._exceeded)
             self._scheduler.submit(job, time.monotonic())
             self._carry_out()
         self._settle()
@@ -244,6 +264,7 @@ class Pool:
                     slot.state in (LaneState.STARTING, LaneState.SERVING) for slot in self._scheduler.slots.values()
                 ),
                 "restarts": self._scheduler.restarts,
+                "recycled": self._scheduler.recycled,
             }
 
     # --- closing ---
@@ -295,7 +316,7 @@ class Pool:
             return
         self._dispatcher.join()
         with self._lock:
-            self._changed.wait_for(lambda: not self._ending)
+            self._changed.wait_for(lambda: not self._ending and not self._deferred)
             enders = self._enders
         for ender in enders:
             ender.join()
@@ -340,11 +361,12 @@ class Pool:
         """Queue a job for its lane; `_carry_out` sends."""
         assert isinstance(job, PoolJob)
         assert job.body is not None
-        job.started = job.finished = 0.0
         lane = self._lanes[slot.number]
-        job.order = next(self._orders)
-        lane.queue(job.kind, job.order, job.body)
+        job.begin_attempt(next(self._orders))
+        lane.queue(job.kind, job.order, job.body, RELAY if job.options.relay_logs else 0)
         self._unsent.add(lane)
+        if job.memory and self._watch is not None:
+            self._watch.notice(job.memory)
 
     def revoke(self, slot: Slot) -> int:
         """Take back what the lane's worker has not claimed."""
@@ -386,7 +408,10 @@ class Pool:
         lane = self._lanes.get(slot.number)
         if lane is None:
             return  # it is being spawned, and ended as soon as it is
-        interrupt, grace = (job.order, job.options.grace) if isinstance(job, PoolJob) else (0, 0.0)
+        interrupt, grace = 0, 0.0
+        if isinstance(job, PoolJob):
+            # A job that takes too much memory would take more of it meanwhile.
+            interrupt, grace = job.order, 0.0 if job.end is End.MEMORY_LIMIT else job.options.grace
         self._start_ender(slot, lane, interrupt, grace)
 
     def retire(self, slot: Slot) -> None:
@@ -451,11 +476,64 @@ class Pool:
                 job, settlement = to_settle.popleft()
             except IndexError:
                 return
-            future = job.future
-            if future is not None:
-                future.settle(settlement)
-            if job.watcher is not None:
-                job.watcher.ended(job, settlement)
+            if settlement is not CANCELLED and (job.noted or job.ticket > self._writer.done):
+                self._settle_later(job, settlement)
+            else:
+                _tell(job, settlement)
+
+    def _settle_later(self, job: PoolJob, settlement: Settlement) -> None:
+        """Tell a job's future when what it printed is written, and what it logged is passed on."""
+
+        def tell() -> None:
+            _tell(job, settlement)
+            with self._lock:
+                self._deferred -= 1
+                self._changed.notify_all()
+
+        with self._lock:
+            self._deferred += 1
+        if job.noted:
+            # Callbacks are begun in order: those that pass on what it logged come before.
+            self._writer.put(lambda: services().callbacks.run(tell))
+        else:
+            self._writer.put(tell)
+
+    # --- the thread that watches memory ---
+
+    def _watched(self) -> list[Watched]:
+        """The jobs with a memory limit that lanes have."""
+        with self._lock:
+            return [
+                Watched(job.order, lane.pid, job.memory, lane.claimed() == job.order)
+                for slot in self._scheduler.slots.values()
+                for job in slot.inflight
+                if isinstance(job, PoolJob)
+                and job.memory
+                and job.state is JobState.SENT
+                and (lane := self._lanes.get(slot.number))
+            ]
+
+    def _limited(self, watched: Watched) -> PoolJob | None:
+        """The job that was watched, if it is still where it was; under the lock."""
+        for slot in self._scheduler.slots.values():
+            for job in slot.inflight:
+                if isinstance(job, PoolJob) and job.order == watched.order and job.state is JobState.SENT:
+                    return job
+        return None
+
+    def _note_use(self, watched: Watched, used: int) -> None:
+        with self._lock:
+            job = self._limited(watched)
+            if job is not None:
+                job.peak_bytes = max(job.peak_bytes, used)
+
+    def _exceeded(self, watched: Watched) -> None:
+        with self._lock:
+            job = self._limited(watched)
+            if job is not None:
+                self._scheduler.exceed_memory(job, time.monotonic())
+            self._carry_out()
+        self._settle()
 
     # --- the spawner's thread, and the enders' ---
 
@@ -544,6 +622,8 @@ class Pool:
             _log.critical("the dispatcher has failed: its jobs are lost", exc_info=True)
             self._collapse()
         finally:
+            if self._watch is not None:
+                self._watch.close()
             self._selector.close()
             self._wake_reader.close()
             self._wake_writer.close()
@@ -553,18 +633,25 @@ class Pool:
         until = self._sleeps_until
         arrived: list[tuple[Lane, list[Frame]]] = []
         dead: list[Lane] = []
+        printed: list[tuple[Lane, int]] = []
         for key, events in self._selector.select(None if until is None else max(0.0, until - time.monotonic())):
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_reader.recv(4096)
                 continue
-            lane, is_channel = key.data
-            if not is_channel:
+            lane, what = key.data
+            if what == _CHANNEL:
+                if events & selectors.EVENT_READ:
+                    arrived.append((lane, lane.receive()))
+            elif what == _DEATH:
                 self._selector.unregister(key.fileobj)
                 dead.append(lane)
-            elif events & selectors.EVENT_READ:
-                arrived.append((lane, lane.receive()))
+            else:
+                printed.append((lane, what - _STDOUT))
         with self._lock:
+            # What a job has printed first: it is over when its outcome is taken in.
+            for lane, stream in printed:
+                self._take_output(lane, stream)
             for lane, frames in arrived:
                 self._take_in(lane, frames)
             for lane in dead:
@@ -588,9 +675,14 @@ class Pool:
     def _listen(self) -> None:
         """Register what there is to listen to, and try again what would not be sent."""
         for lane in self._opened:
-            self._selector.register(lane.fileno(), selectors.EVENT_READ, (lane, True))
-            self._selector.register(lane.worker.fileno(), selectors.EVENT_READ, (lane, False))
+            self._selector.register(lane.fileno(), selectors.EVENT_READ, (lane, _CHANNEL))
+            self._selector.register(lane.worker.fileno(), selectors.EVENT_READ, (lane, _DEATH))
+            self._listen_to_output(lane)
         self._opened.clear()
+        if self._muted and self._writer.has_room(self.wake):
+            for lane in self._muted:
+                self._listen_to_output(lane)
+            self._muted.clear()
         for lane in list(self._blocked):
             if lane.flush():
                 self._blocked.discard(lane)
@@ -598,10 +690,27 @@ class Pool:
             else:
                 self._set_events(lane, selectors.EVENT_READ | selectors.EVENT_WRITE)
 
+    def _listen_to_output(self, lane: Lane) -> None:
+        if lane.output is not None:
+            for stream, fd in enumerate(lane.output.ours):
+                self._selector.register(fd, selectors.EVENT_READ, (lane, _STDOUT + stream))
+
+    def _take_output(self, lane: Lane, stream: int) -> None:
+        """Take in what a worker has printed."""
+        output = lane.output
+        if output is None or lane in self._muted:
+            return
+        if not self._writer.has_room(self.wake):
+            self._muted.add(lane)
+            for fd in output.ours:
+                self._unlisten(fd)
+        elif not output.read(stream, _capture(lane)):
+            self._unlisten(output.ours[stream])  # nothing, though it was readable: the end
+
     def _set_events(self, lane: Lane, events: int) -> None:
         with contextlib.suppress(KeyError, ValueError):  # its channel has closed
             if self._selector.get_key(lane.fileno()).events != events:
-                self._selector.modify(lane.fileno(), events, (lane, True))
+                self._selector.modify(lane.fileno(), events, (lane, _CHANNEL))
 
     def _unlisten(self, descriptor: int) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -623,7 +732,9 @@ class Pool:
         kind, flags, order, body = frame
         slot = lane.slot
         if kind in (Kind.DONE, Kind.RAISED):
-            self._take_outcome(lane, order, kind == Kind.DONE, bool(flags & LEAVING), body)
+            self._take_outcome(lane, order, kind == Kind.DONE, flags, body)
+        elif kind == Kind.NOTE:
+            self._take_note(lane, order, bytes(body))
         elif kind == Kind.PARTIAL:
             job = slot.inflight[0]
             if (
@@ -644,19 +755,39 @@ class Pool:
         else:
             raise ValueError(f"unknown kind of frame: {kind}")
 
-    def _take_outcome(self, lane: Lane, order: int, ok: bool, leaving: bool, body: bytes | bytearray) -> None:
-        (taken_ns, started_ns, finished_ns), data = unpack_outcome(body)
+    def _take_note(self, lane: Lane, order: int, body: bytes) -> None:
+        """Have what a job warns of, or logs, be passed on."""
+        job = lane.slot.inflight[0]
+        if isinstance(job, PoolJob) and job.order == order:
+            job.noted = True
+            services().callbacks.run(lambda: pass_on(body, job.job_id, lane.pid))
+
+    def _take_outcome(self, lane: Lane, order: int, ok: bool, flags: int, body: bytes | bytearray) -> None:
+        measures, data = unpack_outcome(body)
         job = lane.slot.inflight[0]
         if not isinstance(job, PoolJob) or job.order != order:
             raise ValueError(f"an outcome of sending {order} came, which is not the one in work")
+        output = lane.output
+        if output is not None:
+            if flags & OUTPUT:
+                output.drain(job.capture)
+            output.finish_lines()
+            job.ticket = output.ticket
         if job.state is JobState.SENT:
-            job.started, job.finished = started_ns / 1e9, finished_ns / 1e9
-            job.pid = lane.pid
+            job.take_measures(measures, lane.pid)
             job.result_bytes = len(data) if ok else None
             job.raised = Settlement(ok=ok, data=data)
         else:
             lane.answered()
-        self._scheduler.outcome(lane.slot, job.seq, ok, leaving, (finished_ns - taken_ns) / 1e9, time.monotonic())
+        self._scheduler.outcome(
+            lane.slot,
+            job.seq,
+            ok,
+            bool(flags & LEAVING),
+            (measures.finished_ns - measures.taken_ns) / 1e9,
+            time.monotonic(),
+            measures.rest_bytes,
+        )
         if job.state is JobState.DECIDING:
             services().callbacks.run(lambda: self.decide(job))
 
@@ -665,18 +796,23 @@ class Pool:
         ended, self._ended_lanes = self._ended_lanes, []
         for lane in ended:
             self._take_in(lane, lane.drain())
-            exit_code, exit_signal = lane.exit_status()
+            if lane.output is not None:
+                lane.output.drain(_capture(lane))
+                lane.output.finish_lines()
             for job in lane.slot.inflight:
                 if isinstance(job, PoolJob) and (job.state is JobState.ENDING or job.order == lane.claimed()):
-                    job.pid, job.exit_code, job.exit_signal = lane.pid, exit_code, exit_signal
+                    job.take_death(lane.death())
                     job.started = lane.started_at() if lane.started() == job.order else 0.0
                     job.item = lane.item()
-                    job.distrusted = lane.distrusted
+                    job.ticket = 0 if lane.output is None else lane.output.ticket
             self._scheduler.ended(lane.slot, time.monotonic())
             if lane in self._opened:
                 self._opened.remove(lane)  # it ended before it was ever listened to
             self._unlisten(lane.fileno())
             self._unlisten(lane.worker.fileno())
+            for fd in () if lane.output is None else lane.output.ours:
+                self._unlisten(fd)
+            self._muted.discard(lane)
             self._blocked.discard(lane)
             del self._lanes[lane.number]
             lane.taken_in.set()
@@ -707,3 +843,19 @@ class Pool:
                     self._close_job(job, Settlement(error=error))
             self._changed.notify_all()
         self._settle()
+
+
+def _capture(lane: Lane) -> Capture | None:
+    """Where what a worker prints is to go; None: to the caller's own streams."""
+    inflight = lane.slot.inflight
+    job = inflight[0] if inflight else None
+    return job.capture if isinstance(job, PoolJob) else None
+
+
+def _tell(job: PoolJob, settlement: Settlement) -> None:
+    """Tell those who hold a job what it came to."""
+    future = job.future
+    if future is not None:
+        future.settle(settlement)
+    if job.watcher is not None:
+        job.watcher.ended(job, settlement)

@@ -9,20 +9,20 @@ import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner.backend import host_name
-from jobrunner.errors import JobError, JobRunnerError, TimeLimitExceeded, WorkerDiedError
+from jobrunner.errors import JobError
 from jobrunner.executors.future import JobFuture, Settlement
+from jobrunner.executors.output import Capture
+from jobrunner.executors.post_mortem import Death, was_out_of_memory
 from jobrunner.executors.records import End, Job, JobState
-from jobrunner.messages import Kind
+from jobrunner.messages import Kind, Measures
 from jobrunner.options import JobOptions
-from jobrunner.processes import signal_name
-from jobrunner.report import JobReport
+from jobrunner.report import JobOutput, JobReport
 from jobrunner.status import JobStatus
-from jobrunner.worker.process import EXIT_CHANNEL_LOST
 
 if TYPE_CHECKING:
     from jobrunner.executors.pool import Pool
 
-__all__ = ["ChunkWatcher", "Feeder", "PoolJob", "error_for"]
+__all__ = ["ChunkWatcher", "Feeder", "PoolJob"]
 
 _making_id = threading.Lock()
 
@@ -61,7 +61,9 @@ class PoolJob(Job):
     __slots__ = (
         "argument_bytes",
         "body",
+        "capture",
         "cause",
+        "cpu_s",
         "distrusted",
         "exit_code",
         "exit_signal",
@@ -71,15 +73,21 @@ class PoolJob(Job):
         "item",
         "kind",
         "name",
+        "noted",
+        "oom_likely",
         "order",
+        "peak_bytes",
         "pid",
         "pool",
         "raised",
+        "rest_bytes",
         "result_bytes",
         "serialize_s",
+        "stack",
         "started",
         "stuck",
         "submitted",
+        "ticket",
         "was_cancelled",
         "watcher",
     )
@@ -112,6 +120,18 @@ class PoolJob(Job):
         self.exit_code: int | None = None
         self.exit_signal: int | None = None
         self.cause: str | None = None
+        self.cpu_s: float | None = None
+        # Bytes; 0 where not (yet) known.  What its processes used at most, and what its worker had before it.
+        self.peak_bytes = 0
+        self.rest_bytes = 0
+        self.stack: str | None = None
+        self.oom_likely: bool | None = None
+        # What it prints, if that is captured.
+        self.capture: Capture | None = None
+        # What it has printed is written when the writer of outputs has done so many things.
+        self.ticket = 0
+        # Whether a warning or log record of it is being passed on.
+        self.noted = False
         self.result_bytes: int | None = None
         # The settlement of an outcome for which it is being found out whether to retry.
         self.raised: Settlement | None = None
@@ -135,6 +155,38 @@ class PoolJob(Job):
                     self.given_id = str(uuid.uuid4())
         return self.given_id
 
+    # --- what becomes of it; under the pool's lock ---
+
+    def begin_attempt(self, order: int) -> None:
+        """It is sent to a worker, as number `order`."""
+        if self.order:
+            # What was measured was of the attempt before.
+            self.started = self.finished = 0.0
+            self.cpu_s = None
+            self.peak_bytes = self.rest_bytes = 0
+        self.order = order
+        if self.alone:
+            self.capture = Capture()
+
+    def take_measures(self, measures: Measures, pid: int) -> None:
+        """Note what its worker has measured."""
+        self.started, self.finished = measures.started_ns / 1e9, measures.finished_ns / 1e9
+        self.pid = pid
+        self.cpu_s = measures.cpu_ns / 1e9
+        # Where its children were watched too, that is the larger.
+        self.peak_bytes = max(self.peak_bytes, measures.peak_bytes)
+
+    def take_death(self, death: Death) -> None:
+        """Note how its worker ended."""
+        self.pid, self.exit_code, self.exit_signal = death.pid, death.exit_code, death.exit_signal
+        self.cpu_s = death.cpu_s
+        self.peak_bytes = max(self.peak_bytes, death.peak_bytes)
+        self.rest_bytes = death.rest_bytes
+        self.stack = death.stack
+        self.distrusted = death.distrusted
+        # Where it was we who ended it, nobody else did.
+        self.oom_likely = self.end in (None, End.DIED) and was_out_of_memory(death)
+
     # --- as the future sees it ---
 
     def forget_future(self) -> None:
@@ -152,6 +204,11 @@ class PoolJob(Job):
     def cancel(self) -> bool:
         """See `JobFuture.cancel`."""
         return self.pool.cancel(self)
+
+    def output(self) -> JobOutput | None:
+        """See `JobFuture.output`."""
+        capture = self.capture
+        return None if capture is None else capture.output()
 
     def live_status(self) -> JobStatus:
         """The status while the future is not settled; reads what the worker says in its page."""
@@ -186,63 +243,16 @@ class PoolJob(Job):
             finished_at=end + _EPOCH_OFFSET if end else None,
             queue_s=max(0.0, started - self.submitted) if started else None,
             run_s=max(0.0, end - started) if started and end else None,
+            cpu_s=self.cpu_s,
             serialize_s=self.serialize_s,
+            peak_rss_bytes=self.peak_bytes or None,
             argument_bytes=self.argument_bytes,
             result_bytes=self.result_bytes,
             threads=self.options.threads,
             exit_code=self.exit_code,
             exit_signal=self.exit_signal,
             cause=self.cause,
+            oom_likely=self.oom_likely,
+            stack=self.stack,
+            **({} if self.capture is None else self.capture.fields()),
         )
-
-
-def error_for(job: PoolJob, end: End) -> JobRunnerError:
-    """The error of a job that came to such an end; its cause is told to the report as well."""
-    if end is End.TIME_LIMIT:
-        limit = job.options.time_limit
-        job.cause = f"it ran past its time limit of {limit:g} s and was ended"
-        return TimeLimitExceeded(
-            f"job {job.job_id} ({job.name}) ran past its time limit of {limit:g} s, and its processes were ended. "
-            "Give it a larger time_limit, or less to do.",
-            job_id=job.job_id,
-            pid=job.pid,
-            limit=limit,
-        )
-    if end is End.NO_WORKER:
-        job.cause = "no worker could be started for it"
-        return WorkerDiedError(
-            f"no worker could be started for job {job.job_id} ({job.name}), in several tries. The error chained to "
-            "this one, or what the workers wrote to stderr, tells why.",
-            job_id=job.job_id,
-        )
-    how, hint = _describe_exit(job.exit_code, job.exit_signal)
-    if job.distrusted:
-        how = "was ended, because something was written into its channel"
-        hint = "Check whether the function writes to descriptors that it did not open."
-    job.cause = f"its worker {how}"
-    return WorkerDiedError(
-        f"the worker (pid {job.pid}) of job {job.job_id} ({job.name}) {how}. {hint}",
-        job_id=job.job_id,
-        pid=job.pid,
-        exit_code=job.exit_code,
-        signal=job.exit_signal,
-    )
-
-
-def _describe_exit(code: int | None, signal_number: int | None) -> tuple[str, str]:
-    """What happened to a worker, and what to check."""
-    if signal_number is not None:
-        name = signal_name(signal_number)
-        if name == "SIGKILL":
-            return "was killed by SIGKILL", "Check whether somebody killed it, or the system ran out of memory."
-        if name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL"):
-            return f"crashed with {name}", "Check the compiled code that the function calls."
-        return f"was ended by {name}", "Check who sent the signal."
-    if code is None:
-        return "ended", "How is not known: another part of the program has waited for it."
-    if code == EXIT_CHANNEL_LOST:
-        return (
-            f"lost its channel and left with exit code {code}",
-            "Check whether the function closes descriptors that it did not open.",
-        )
-    return f"left with exit code {code}", "Check whether the function, or a library it calls, ends its process."

@@ -66,6 +66,7 @@ class End(enum.Enum):
     CANCELLED = "cancelled"
     DIED = "its worker died"
     TIME_LIMIT = "it ran past its time limit"
+    MEMORY_LIMIT = "its processes used more memory than its limit"
     NO_WORKER = "no worker could be started"
 
 
@@ -80,11 +81,15 @@ class CancelAnswer(enum.Enum):
 class Job:
     """What the scheduler keeps of a job; the pool's record extends it."""
 
-    __slots__ = ("attempts", "deadline", "end", "frame_bytes", "options", "seq", "slot", "state")
+    __slots__ = ("alone", "attempts", "deadline", "end", "frame_bytes", "memory", "options", "seq", "slot", "state")
 
     def __init__(self, seq: int, options: JobOptions, frame_bytes: int) -> None:
         self.seq = seq
         self.options = options
+        # Bytes that it may use; 0: it doesn't say.
+        self.memory = options.memory_bytes
+        # Whether no other job may wait in its lane: what it prints must be its own.
+        self.alone = options.capture_output
         self.frame_bytes = frame_bytes
         self.state = JobState.NEW
         # The lane that has it; set in SENT, DECIDING and ENDING.
@@ -106,7 +111,20 @@ class Job:
 class Slot:
     """What the scheduler keeps of a lane; the pool's lane refers to it."""
 
-    __slots__ = ("answered", "dropping", "idle_since", "inflight", "number", "served", "state", "threads", "victim")
+    __slots__ = (
+        "answered",
+        "dropping",
+        "idle_since",
+        "inflight",
+        "memory",
+        "number",
+        "rest_bytes",
+        "served",
+        "state",
+        "threads",
+        "victim",
+        "worn",
+    )
 
     def __init__(self, number: int, threads: int) -> None:
         self.number = number
@@ -124,6 +142,12 @@ class Slot:
         self.idle_since = 0.0
         # The job because of which it is being ended, if one is.
         self.victim: Job | None = None
+        # Bytes of the memory budget that it takes up: the largest limit among its jobs, until they are over.
+        self.memory = 0
+        # What its worker's memory was when it had served one job; 0: none, or not known.
+        self.rest_bytes = 0
+        # Its worker has grown too much, and is to be replaced when it has no job.
+        self.worn = False
 
 
 class Driver(Protocol):

@@ -16,6 +16,7 @@ Guarantees, kept by whoever calls (one event at a time, under one lock) and by t
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterator
 
@@ -99,6 +100,9 @@ class Scheduler:
         default_threads: the threads of the lanes that spares are started for.
         idle_timeout: seconds after which an idle lane leaves; None: never.
         max_jobs_per_lane: jobs after which a lane is replaced; None: never.
+        memory: bytes that the memory limits of the jobs in lanes may add up to.
+        growth: bytes by which the resting memory of a lane's worker may grow, from its first job on, before the lane is
+            replaced; None: any number.
     """
 
     def __init__(
@@ -111,6 +115,8 @@ class Scheduler:
         default_threads: int = 1,
         idle_timeout: float | None = None,
         max_jobs_per_lane: int | None = None,
+        memory: float = math.inf,
+        growth: int | None = None,
     ) -> None:
         self._driver = driver
         self._cores = cores
@@ -119,6 +125,9 @@ class Scheduler:
         self._default_threads = default_threads
         self._idle_timeout = idle_timeout
         self._max_jobs_per_lane = max_jobs_per_lane
+        self._growth = growth
+        # Bytes of the budget that are not taken up.
+        self._free_memory = memory
         self.queue = _Queue()
         self.held: set[Job] = set()
         self.slots: dict[int, Slot] = {}
@@ -145,8 +154,10 @@ class Scheduler:
         self._priorities: set[float] = set()
         # Nothing can be assigned or started before a lane's next event, so that a submit need not look.
         self._saturated = False
-        #: lanes that ended otherwise than by leaving
+        #: lanes that were replaced, for whatever reason
         self.restarts = 0
+        #: those among them whose worker had served its number of jobs, or had grown too much
+        self.recycled = 0
         #: the earliest time for a `tick` that was asked for since the pool last put it to infinity
         self.alarm = float("inf")
 
@@ -194,7 +205,7 @@ class Scheduler:
             self._start_lanes(job, now)
             threads = job.options.threads
             room = (self._cores - self._busy_cores) // threads - self._starting.get(threads, 0)
-            self._saturated = room <= 0 or now < self._start_at
+            self._saturated = room <= 0 or now < self._start_at or job.memory > self._free_memory
         else:
             self._saturated = False
             self._plan_steal(now)
@@ -204,19 +215,21 @@ class Scheduler:
         threads = job.options.threads
         if self._busy_cores + threads <= self._cores:
             idle = self._idle.get(threads)
-            return idle.pop() if idle else None
+            return idle.pop() if idle and job.memory <= self._free_memory else None
         depth = self._prefetch_depth(job)
         best: Slot | None = None
         least = depth + 1
         for slot in self.slots.values() if depth else ():
             length = len(slot.inflight)
-            if 0 < length < least and slot.threads == threads and self._takes_more(slot):
+            if 0 < length < least and slot.threads == threads and self._takes_more(slot, job):
                 best, least = slot, length
         return best
 
-    def _takes_more(self, slot: Slot) -> bool:
-        """Whether a busy lane may be sent another job."""
-        if slot.state is not LaneState.SERVING or slot.dropping:
+    def _takes_more(self, slot: Slot, job: Job) -> bool:
+        """Whether a busy lane may be sent another job, this one."""
+        if slot.state is not LaneState.SERVING or slot.dropping or slot.worn or slot.inflight[-1].alone:
+            return False
+        if job.memory - slot.memory > self._free_memory:
             return False
         return self._max_jobs_per_lane is None or slot.served + len(slot.inflight) < self._max_jobs_per_lane
 
@@ -227,6 +240,7 @@ class Scheduler:
             seconds is None
             or seconds > _PREFETCH_LONGEST_S
             or job.frame_bytes > _PREFETCH_BYTES
+            or job.alone
             or self._busy_cores + job.options.threads <= self._cores
         ):
             return 0
@@ -238,6 +252,9 @@ class Scheduler:
         if not slot.inflight:
             self._busy_cores += slot.threads
         slot.inflight.append(job)
+        if job.memory > slot.memory:
+            self._free_memory -= job.memory - slot.memory
+            slot.memory = job.memory
         if job.options.time_limit is not None:
             self._watch(job, now + job.options.time_limit)
         self._driver.send(slot, job)
@@ -252,10 +269,11 @@ class Scheduler:
             return
         while (
             job is not None
-            and self._takes_more(slot)
+            and self._takes_more(slot, job)
             and len(slot.inflight) <= depth
             and job.options.threads == slot.threads
             and job.frame_bytes <= _PREFETCH_BYTES
+            and not job.alone
         ):
             self._assign(slot, self.queue.pop(), now)
             job = self.queue.head()
@@ -263,12 +281,20 @@ class Scheduler:
     def _release(self, slot: Slot, now: float) -> None:
         """A lane has no job left: it is idle, or has served long enough."""
         self._busy_cores -= slot.threads
+        self._free(slot)
         self._rest(slot, now)
+
+    def _free(self, slot: Slot) -> None:
+        """Give back what a lane takes up of the memory budget: its jobs' processes have ended, or never began."""
+        self._free_memory += slot.memory
+        slot.memory = 0
 
     def _rest(self, slot: Slot, now: float) -> None:
         if slot.state is not LaneState.SERVING or slot.dropping or slot.inflight:
             return
-        if self._max_jobs_per_lane is not None and slot.served >= self._max_jobs_per_lane:
+        if slot.worn or (self._max_jobs_per_lane is not None and slot.served >= self._max_jobs_per_lane):
+            self.recycled += 1
+            self.restarts += 1
             self._retire(slot)
             return
         slot.idle_since = now
@@ -284,7 +310,7 @@ class Scheduler:
         """Start lanes for the queue that `job` heads."""
         threads = job.options.threads
         wanted = min(self.queue.count, (self._cores - self._busy_cores) // threads) - self._starting.get(threads, 0)
-        if wanted <= 0:
+        if wanted <= 0 or job.memory > self._free_memory:
             return
         if now < self._start_at:
             self.alarm = min(self.alarm, self._start_at)
@@ -322,7 +348,6 @@ class Scheduler:
         if slot.state is not LaneState.STARTING:
             return
         self._starting[slot.threads] -= 1
-        self._failed_starts = 0
         slot.state = LaneState.SERVING
         self._rest(slot, now)
         self.fill(now)
@@ -353,12 +378,13 @@ class Scheduler:
         """The lane's worker was found dead, and all that it had sent was taken in."""
         if slot.state not in (LaneState.STARTING, LaneState.SERVING):
             return  # `ended` is on its way
-        if slot.state is LaneState.STARTING:
+        victim = self._claimed_job(slot)
+        if victim is None and slot.served == 0:
+            # By no job's doing, and before it was of any use.
             self._failed_starts += 1
             self._start_at = now + min(_START_PAUSE_S * 2 ** (self._failed_starts - 1), _START_PAUSE_LONGEST_S)
             self.alarm = min(self.alarm, self._start_at)
         self._end_slot(slot, None)
-        victim = self._claimed_job(slot)
         while slot.inflight and slot.inflight[-1] is not victim:
             self._requeue(slot.inflight.pop())
         if victim is not None:
@@ -379,9 +405,10 @@ class Scheduler:
         if slot.state is LaneState.GONE:
             return
         self.died(slot, now)
-        if slot.victim is not None or slot.inflight or slot.served == 0:
+        if slot.state is not LaneState.RETIRING:
             self.restarts += 1
         slot.state = LaneState.GONE
+        self._free(slot)
         del self.slots[slot.number]
         claimed = self._claimed_job(slot)
         inflight, slot.inflight = slot.inflight, deque()
@@ -429,6 +456,7 @@ class Scheduler:
         slot.dropping += revoked
         if not slot.inflight:
             self._busy_cores -= slot.threads
+            self._free(slot)
 
     def dropped(self, slot: Slot, now: float) -> None:
         """The worker has dropped a job that was revoked."""
@@ -442,7 +470,9 @@ class Scheduler:
 
     # --- jobs ending ---
 
-    def outcome(self, slot: Slot, seq: int, ok: bool, leaving: bool, seconds: float, now: float) -> Job | None:
+    def outcome(
+        self, slot: Slot, seq: int, ok: bool, leaving: bool, seconds: float, now: float, rest_bytes: int = 0
+    ) -> Job | None:
         """The worker sent a job's outcome.
 
         Args:
@@ -451,6 +481,7 @@ class Scheduler:
             ok: whether the function returned.
             leaving: whether the worker takes no further job.
             seconds: how long the job took in the worker.
+            rest_bytes: the worker's memory after it; 0: not known.
 
         Returns:
             The job, for which `finish` was called, unless its state is DECIDING: then `decided` is awaited.  None where
@@ -464,6 +495,10 @@ class Scheduler:
         slot.inflight.popleft()
         slot.served += 1
         slot.answered = seq
+        self._failed_starts = 0
+        if rest_bytes and self._growth is not None:
+            slot.rest_bytes = slot.rest_bytes or rest_bytes
+            slot.worn = rest_bytes - slot.rest_bytes > self._growth
         job.attempts += 1
         job.deadline = None
         self._job_s = seconds if self._job_s is None else 0.75 * self._job_s + 0.25 * seconds
@@ -528,7 +563,8 @@ class Scheduler:
             self._deciding -= 1
         self.held.discard(job)
         self._finish(job, End.CANCELLED)
-        if was_sent:
+        if was_sent or self._busy_cores < self._cores:
+            # What waited behind it, though there was room for it, waits no more.
             self.fill(now)
         return CancelAnswer.CANCELLED
 
@@ -543,6 +579,16 @@ class Scheduler:
         job.end = end
         self._end_slot(slot, job)
         return True
+
+    def exceed_memory(self, job: Job, now: float) -> bool:
+        """The job's processes use more memory than its limit; whether they are being ended for that."""
+        slot = job.slot
+        if job.state is not JobState.SENT or slot is None:
+            return False
+        self._reclaim(slot)
+        ending = job.state is JobState.SENT and self._end_claimed(job, End.MEMORY_LIMIT)
+        self.fill(now)
+        return ending
 
     # --- time ---
 

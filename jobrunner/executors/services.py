@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from jobrunner.executors.callbacks import CallbackThreads
+from jobrunner.executors.output import OutputWriter
 from jobrunner.streams import occupy_standard_descriptors
 
 if TYPE_CHECKING:
@@ -49,9 +50,18 @@ class Services:
         self.callbacks = CallbackThreads()
         self._lock = threading.Lock()
         self._spawner: Spawner | None = None
+        self._writer: OutputWriter | None = None
         self._numbers = itertools.count(1)
         self._closables: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._hooked = False
+
+    @property
+    def writer(self) -> OutputWriter:
+        """The thread that writes what jobs print."""
+        with self._lock:
+            if self._writer is None:
+                self._writer = OutputWriter()
+            return self._writer
 
     @property
     def spawner(self) -> Spawner:
@@ -97,6 +107,8 @@ class Services:
             closables = list(self._closables)
         for closable in closables:
             closable.close_at_exit()
+        if self._writer is not None:
+            self._writer.drain()
         self.callbacks.drain()
         if self._spawner is not None:
             self._spawner.close()

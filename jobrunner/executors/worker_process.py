@@ -17,14 +17,23 @@ import time
 from collections.abc import Mapping
 from multiprocessing import process as multiprocessing_process
 from multiprocessing import util as multiprocessing_util
-from typing import Any
+from typing import Any, NamedTuple
 
 from loky.backend.context import get_context
 from loky.process_executor import ProcessPoolExecutor
 
-from jobrunner.processes import end_processes, find_descendants, find_tagged, open_pidfd, wait_readable
+from jobrunner.memory import peak_bytes, resident_bytes, tree_of
+from jobrunner.processes import (
+    cpu_seconds,
+    end_processes,
+    find_descendants,
+    find_tagged,
+    open_pidfd,
+    signal_masks,
+    wait_readable,
+)
 from jobrunner.streams import working_streams
-from jobrunner.worker.process import WorkerEnd, become_worker
+from jobrunner.worker.process import STACK_SIGNAL, WorkerEnd, become_worker
 from jobrunner.worker.serve import serve
 
 # loky imports these when it first starts a process.  Here it is done on the caller's thread: a fork while another
@@ -34,14 +43,23 @@ if sys.platform != "win32":
     import loky.backend.popen_loky_posix
 import loky.backend.synchronize  # noqa: F401
 
-__all__ = ["ExitStatus", "WorkerProcess"]
+__all__ = ["ExitStatus", "Usage", "WorkerProcess"]
 
 #: (exit code, signal number), each None where it does not apply or is not known
 ExitStatus = tuple[int | None, int | None]
 
+# How long a worker may take to write its stack.
+_STACK_S = 0.05
 # No process has this number: it is above what any kernel gives.
 _NO_PID = (1 << 22) + 1
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+
+class Usage(NamedTuple):
+    """What processes have used: CPU seconds, and the peak of their memory in bytes."""
+
+    cpu_s: float
+    peak_bytes: int
 
 
 class WorkerProcess:
@@ -78,10 +96,17 @@ class WorkerProcess:
         multiprocessing_process._children.discard(self._process)  # type: ignore[attr-defined]
         self.pid: int = self._process.pid
         self._status: ExitStatus | None = None
+        self._rusage: Any = None
+        # What those below it had used when they were found, to be ended.
+        self._below = Usage(0.0, 0)
+        self._peak = 0
         self._pidfd = open_pidfd(self.pid)
         self._watch: socket.socket | None = None
         if self._pidfd is None:
             self._watch = self._start_watch()
+        else:
+            # It is reaped by us alone, with the account of what it has used, and not by loky's thread.
+            self._process._popen.pid = _NO_PID
 
     def _start_watch(self) -> socket.socket:
         """A socket that becomes readable when the process has ended: the fallback for a pidfd."""
@@ -138,6 +163,7 @@ class WorkerProcess:
             # While it lives, stopped, what it started stays below it (it is a subreaper), and can't grow by its doing.
             if hasattr(signal, "SIGSTOP"):
                 self.send_signal(signal.SIGSTOP)
+                self._take_account()
             below_gone = end_processes(lambda: find_descendants(self.pid), deadline)
             self.kill()
             if below_gone and self.wait(max(0.0, deadline - time.monotonic())) and self._pidfd is not None:
@@ -148,32 +174,73 @@ class WorkerProcess:
         )
         return gone and below_gone and self.wait(max(0.0, deadline - time.monotonic()))
 
+    def _take_account(self) -> None:
+        """Note what the process, stopped, and those below it use; those below are not waited for by anybody."""
+        below = tree_of(self.pid)[1:]
+        self._peak = peak_bytes(self.pid)
+        if below:
+            self._below = Usage(cpu_seconds(below), resident_bytes(below))
+
+    def write_stack(self) -> None:
+        """Have the process write its Python stack, and wait until it has, or can't.
+
+        The writing is done by a signal handler in C, whatever the interpreter is doing; it is over when the kernel
+        neither keeps the signal for it nor blocks it any more.
+        """
+        if STACK_SIGNAL is None or self.wait(0):
+            return
+        bit = 1 << (STACK_SIGNAL - 1)
+        masks = signal_masks(self.pid)
+        if not masks.get("SigCgt", 0) & bit or masks["SigBlk"] & bit:
+            return  # no Linux, or it has not got as far, or doesn't want to be asked
+        self.send_signal(STACK_SIGNAL)
+        self.send_signal(signal.SIGCONT)
+        deadline = time.monotonic() + _STACK_S
+        while time.monotonic() < deadline:
+            masks = signal_masks(self.pid)
+            if not (masks.get("ShdPnd", 0) | masks.get("SigPnd", 0) | masks.get("SigBlk", 0)) & bit:
+                return
+            os.sched_yield()
+
     def exit_status(self) -> ExitStatus:
         """The exit code or the signal of the process, which is dead."""
         if self._status is None:
-            self._status = self._peek() or self._reap()
+            self.reap()
+        assert self._status is not None
         return self._status
 
-    def reap(self) -> None:
-        """Reap the process, which is dead; loky's thread would, only later."""
+    def usage(self) -> Usage:
+        """What the process, which is dead, and all below it have used; 0 where that is not known."""
         self.exit_status()
-        self._process.join()
-        # The number is free now, and loky's thread is about to look for what is left below it.
-        self._process._popen.pid = _NO_PID
+        cpu_s, peak = self._below.cpu_s, self._peak
+        if self._rusage is not None:
+            cpu_s += self._rusage.ru_utime + self._rusage.ru_stime
+            peak = max(peak, self._rusage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        return Usage(cpu_s, peak + self._below.peak_bytes)
 
-    def _peek(self) -> ExitStatus | None:
-        """The status of the zombie; None where it was reaped already."""
-        if self._pidfd is None or not hasattr(os, "waitid") or not hasattr(os, "P_PIDFD"):
-            return None
+    @property
+    def peak_when_ended(self) -> int:
+        """The peak of the process's memory as it was found when it was ended; 0 if it ended by itself."""
+        return self._peak + self._below.peak_bytes if self._peak else 0
+
+    def reap(self) -> None:
+        """Reap the process, which is dead, and note how it ended and what it has used."""
+        if self._status is not None:
+            return
+        if self._pidfd is None:
+            self._status = self._joined_status()
+            return
         try:
-            info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except OSError:
-            return None
-        if info is None:
-            return None
-        return (info.si_status, None) if info.si_code == os.CLD_EXITED else (None, info.si_status)
+            _, status, self._rusage = os.wait4(self.pid, 0)
+        except ChildProcessError:  # another part of the program has waited for it
+            self._status = None, None
+            return
+        code = os.waitstatus_to_exitcode(status)
+        self._process._popen.returncode = code
+        self._status = (code, None) if code >= 0 else (None, -code)
 
-    def _reap(self) -> ExitStatus:
+    def _joined_status(self) -> ExitStatus:
+        """The same where there are no pidfds: loky's thread, or the one that waits, has reaped it."""
         self.join_loky()
         code = self._process.exitcode
         if code is None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import faulthandler
 import importlib
 import os
 import signal
@@ -20,20 +21,38 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
-from jobrunner.handover import HandedSocket, ProgressPage, TokenCounter
+from jobrunner.handover import HandedDescriptor, HandedSocket, ProgressPage, StackFile, TokenCounter
 from jobrunner.messages import Kind, pack_frame
 from jobrunner.role import mark_as_worker
 from jobrunner.serialization import dump_exception, load_call
 from jobrunner.streams import occupy_standard_descriptors, restore_missing_streams
 
-__all__ = ["EXIT_CHANNEL_LOST", "EXIT_NOT_STARTED", "WorkerEnd", "become_worker", "leave", "worker_end"]
+__all__ = [
+    "EXIT_CHANNEL_LOST",
+    "EXIT_NOT_STARTED",
+    "EXIT_SPOILED",
+    "STACK_SIGNAL",
+    "WorkerEnd",
+    "become_worker",
+    "flush_streams",
+    "leave",
+    "watch_for_crashes",
+    "worker_end",
+]
 
 #: Exit code of a worker that could no longer speak to its caller.
 EXIT_CHANNEL_LOST = 70
 #: Exit code of a worker whose preloading or initializer failed.
 EXIT_NOT_STARTED = 71
+#: Exit code of a worker that a job has left in a state which can't be put back.
+EXIT_SPOILED = 72
+
+#: The signal at which a worker writes its Python stack; None where there is no such signal to spare.
+STACK_SIGNAL: int | None = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else None
 
 _PR_SET_CHILD_SUBREAPER = 36
+# Added to the score by which the kernel, out of memory, chooses whom to kill (0 to 1000): workers before their caller.
+_OOM_SCORE = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +63,10 @@ class WorkerEnd:
     control: the sequence number of a job to interrupt comes in, followed by SIGINT.
     page: where the worker says what it is doing.
     tokens: one for each job that it may start.
+    output: where what it prints goes, stdout and stderr; None: where the caller's does.
+    stack: where its Python stack is written when it crashes or is ended; None: nowhere.
+    threads: threads that BLAS and OpenMP libraries are to use; 0: as many as they say.
+    log_levels: the levels of the caller's loggers by name; that of the root logger stands under the empty name.
     restore_env: variables to put back (None: to remove), which were needed only for the start.
     preload: modules to import before the first job.
     initializer: a serialised call to make before the first job; empty for none.
@@ -53,6 +76,10 @@ class WorkerEnd:
     control: HandedSocket
     page: ProgressPage
     tokens: TokenCounter
+    output: tuple[HandedDescriptor, HandedDescriptor] | None
+    stack: HandedDescriptor | StackFile | None
+    threads: int
+    log_levels: Mapping[str, int]
     restore_env: Mapping[str, str | None]
     preload: tuple[str, ...]
     initializer: bytes
@@ -96,9 +123,12 @@ def become_worker(end: WorkerEnd) -> None:
             os.setsid()
     if sys.platform == "linux":
         _become_subreaper()
+        _be_taken_first()
     occupy_standard_descriptors()
     restore_missing_streams()
     _empty_stdin()
+    _redirect_output(end)
+    watch_for_crashes(end)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork_in_job)
     end.control.sock.setblocking(False)
@@ -128,6 +158,35 @@ def _become_subreaper() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def _be_taken_first() -> None:
+    """Have the kernel, out of memory, kill this process before its caller."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        score = int(file.read())
+        file.seek(0)
+        file.write(str(min(1000, score + _OOM_SCORE)))
+
+
+def _redirect_output(end: WorkerEnd) -> None:
+    """Have what is printed go to the caller's dispatcher, which keeps lines whole."""
+    if end.output is not None:
+        flush_streams()
+        for handed, number in zip(end.output, (1, 2), strict=True):
+            os.dup2(handed.fd, number)
+            os.close(handed.fd)
+
+
+def watch_for_crashes(end: WorkerEnd) -> None:
+    """Have the Python stack be written when this process crashes, or is asked for it; also while C code is running."""
+    if isinstance(end.stack, HandedDescriptor):
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            # What has taken the place of its signal handlers is replaced only if it is switched off first.
+            faulthandler.disable()
+            faulthandler.enable(end.stack.fd, all_threads=True)
+            if STACK_SIGNAL is not None:
+                faulthandler.unregister(STACK_SIGNAL)
+                faulthandler.register(STACK_SIGNAL, end.stack.fd, all_threads=True)
+
+
 def _empty_stdin() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -139,6 +198,9 @@ def _empty_stdin() -> None:
 
 def _after_fork_in_job() -> None:
     """In a process that a job forked: it is no worker, and must not speak as one."""
+    faulthandler.disable()
+    if STACK_SIGNAL is not None:
+        faulthandler.unregister(STACK_SIGNAL)
     for end in _ENDS:
         for sock in (end.channel.sock, end.control.sock):
             with contextlib.suppress(OSError):

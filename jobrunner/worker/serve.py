@@ -5,34 +5,60 @@ loaded: VALIDATING), *started* (its function runs: RUNNING).  A job whose token 
 
 The worker is single-threaded, so that jobs may fork.  An interrupt (`grace`) is therefore a signal: the caller writes
 the job's number to the control channel and sends SIGINT; the handler raises KeyboardInterrupt only if that very job's
-function is running.  A SIGINT from anybody else does nothing.
+function is running, and not in the midst of sending a frame.  A SIGINT from anybody else does nothing.
+
+What a job has changed of its process is put back after its outcome is sent, and before the next is taken.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import pickle
 import platform
 import signal
 import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from jobrunner.execution import Outcome, execute
-from jobrunner.handover import ProgressPage
-from jobrunner.messages import LEAVING, FrameReader, Kind, pack_frame, pack_outcome, unpack_call
+from jobrunner.execution import Outcome, drop_own_frames, execute
+from jobrunner.handover import HandedDescriptor, ProgressPage
+from jobrunner.messages import (
+    LEAVING,
+    OUTPUT,
+    RELAY,
+    FrameReader,
+    Kind,
+    Measures,
+    pack_frame,
+    pack_outcome,
+    unpack_call,
+)
 from jobrunner.processes import end_descendants
 from jobrunner.worker.chunk import run_chunk
-from jobrunner.worker.process import EXIT_CHANNEL_LOST, WorkerEnd, flush_streams, leave, worker_end
+from jobrunner.worker.process import (
+    EXIT_CHANNEL_LOST,
+    EXIT_SPOILED,
+    WorkerEnd,
+    flush_streams,
+    leave,
+    watch_for_crashes,
+    worker_end,
+)
+from jobrunner.worker.relay import Relay
+from jobrunner.worker.surroundings import Surroundings
+from jobrunner.worker.usage import Usage, UsageMeter
 
 __all__ = ["serve"]
 
 _SEQ = struct.Struct("<Q")
+# In less time no process can be started: to copy the page tables of an interpreter takes longer.
+_QUICKEST_FORK_NS = 20_000
 
 
 def serve() -> NoReturn:
@@ -63,16 +89,27 @@ class _Server:
         self._control = end.control.sock
         self._tokens = end.tokens
         self._words = end.page.words
+        self._end = end
         self._reader = FrameReader(self._sock)
-        self._threads = threading.active_count()
         # The job whose function is running, for the interrupt handler; 0: none is.
         self._interruptible = 0
+        # Frames are sent by the main thread, and notes by whichever thread of the job's logs something.
+        self._sending = threading.Lock()
+        # Whether the main thread is sending, or about to; whether it was to be interrupted meanwhile.
+        self._main_sends = False
+        self._interrupted = False
+        self._relay = Relay(self._send_note, end.log_levels)
+        self._usage = UsageMeter(self._words)
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        self._surroundings = Surroundings(end.threads, lambda: watch_for_crashes(end))
+        self._threads = threading.active_count()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._relay.forsake)
 
     def run(self) -> NoReturn:
         self._sock.setblocking(True)
-        signal.signal(signal.SIGINT, self._on_interrupt)
         facts = {"pid": os.getpid(), "python": platform.python_version()}
-        self._send(pack_frame(Kind.READY, 0, pickle.dumps(facts)))
+        self._send(pack_frame(Kind.READY, 0, json.dumps(facts).encode()))
         while True:
             try:
                 frames = self._reader.read()
@@ -89,10 +126,26 @@ class _Server:
     def _send(self, frame: bytes) -> None:
         # Socket calls only: were the descriptor closed by a job and its number given to a file, a plain write would
         # put our frame into the user's file.
+        self._main_sends = True
         try:
-            self._sock.sendall(frame)
+            with self._sending:
+                self._sock.sendall(frame)
         except OSError:
             leave(EXIT_CHANNEL_LOST)
+        finally:
+            self._main_sends = False
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt("the job is being ended")
+
+    def _send_note(self, seq: int, body: bytes) -> None:
+        """Send a note of a job, from whichever of its threads."""
+        frame = pack_frame(Kind.NOTE, seq, body)
+        if threading.current_thread() is threading.main_thread():
+            self._send(frame)
+            return
+        with self._sending, contextlib.suppress(OSError):
+            self._sock.sendall(frame)
 
     def _take(self, kind: int, flags: int, seq: int, body: bytes | bytearray) -> None:
         """Claim a job and run it, or drop it if it was revoked."""
@@ -107,6 +160,8 @@ class _Server:
             return
         words = self._words
         words[ProgressPage.ITEM] = 0
+        self._usage.begin()
+        self._relay.begin(seq, bool(flags & RELAY))
         words[ProgressPage.TAKEN_NS] = time.monotonic_ns()
         words[ProgressPage.TAKEN] = seq
         payload, handles = unpack_call(body)
@@ -118,13 +173,34 @@ class _Server:
                 call=self._guarded(seq, self._chunk_caller(seq) if kind == Kind.CHUNK else _call),
             )
         except SystemExit as error:
+            self._surroundings.silence()
+            self._tell_exit(error)
             leave(_exit_code(error))
+        times = outcome.times
+        lasted_ns = times.finished_ns - times.taken_ns
+        self._surroundings.silence(lasted_ns)
+        self._interrupted = False
         del payload, handles, body
+        self._relay.end()
         flush_streams()
-        leaving = self._left_something()
-        self._send(_outcome_frame(seq, outcome, LEAVING if leaving else 0))
+        leaving = self._left_something(lasted_ns)
+        usage = self._usage.end(lasted_ns)
+        said = LEAVING * leaving | OUTPUT * self._surroundings.streams.unread()
+        self._send(_outcome_frame(seq, outcome, usage, said))
+        del outcome
         if leaving:
             self._await_end()
+        self._relay.restore()
+        if not self._surroundings.restore(lasted_ns):
+            leave(EXIT_SPOILED)
+
+    def _tell_exit(self, error: SystemExit) -> None:
+        """Write where the function asked its process to end into the stack file."""
+        if isinstance(self._end.stack, HandedDescriptor):
+            drop_own_frames(error)
+            lines = traceback.format_exception(type(error), error, error.__traceback__)
+            with contextlib.suppress(OSError):
+                os.write(self._end.stack.fd, "".join(lines).encode(errors="replace"))
 
     def _started(self, seq: int) -> None:
         words = self._words
@@ -158,16 +234,19 @@ class _Server:
         except OSError:
             return  # nobody asked: a SIGINT from elsewhere
         if len(numbers) >= _SEQ.size and _SEQ.unpack(numbers[-_SEQ.size :])[0] == self._interruptible:
+            if self._main_sends:
+                self._interrupted = True  # half a frame would spoil the channel
+                return
             raise KeyboardInterrupt("the job is being ended")
 
-    def _left_something(self) -> bool:
-        """Whether the job left processes or threads behind that would live on beside the next one."""
+    def _left_something(self, lasted_ns: int) -> bool:
+        """Whether a job that took so long left processes or threads behind that would live on beside the next one."""
         if threading.active_count() > self._threads and any(
             thread.is_alive() and not thread.daemon and thread is not threading.main_thread()
             for thread in threading.enumerate()
         ):
             return True
-        return _has_live_children()
+        return lasted_ns > _QUICKEST_FORK_NS and _has_live_children()
 
     def _await_end(self) -> NoReturn:
         """Take no further job: the caller ends what the job left behind, and this worker."""
@@ -183,9 +262,8 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     return function(*args, **kwargs)
 
 
-def _outcome_frame(seq: int, outcome: Outcome, flags: int) -> bytes:
-    times = outcome.times
-    body = pack_outcome(times.taken_ns, times.started_ns, times.finished_ns, outcome.data)
+def _outcome_frame(seq: int, outcome: Outcome, usage: Usage, flags: int) -> bytes:
+    body = pack_outcome(Measures(*outcome.times, *usage), outcome.data)
     return pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, body, flags)
 
 

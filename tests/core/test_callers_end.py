@@ -91,7 +91,10 @@ signal.pause()
 @pytest.mark.parametrize("end", ["os._exit(3)", "os.abort()", "ctypes.string_at(0)"])
 def test_a_caller_that_ends_without_cleaning_up_leaves_nothing_alive(script: Run, end: str) -> None:
     caller = script(
-        _HEAD + f"executor = LocalExecutor(1); job = executor.submit(stay)\nwhile not job.running(): pass\n{end}\n"
+        _HEAD
+        # What the job prints may be lost with the caller, which passes it on.
+        + "executor = LocalExecutor(1); job = executor.submit(stay)\n"
+        + f"while not job.running(): pass\nsay(job.report().pid)\n{end}\n"
     )
     caller.pids(1)
     assert caller.finish()[0] != 0
@@ -350,7 +353,7 @@ say("exit", os.waitpid(fork, 0)[1])
 job.cancel()
 """
     ).check()
-    assert output.split()[-2:] == ["exit", "0"]
+    assert "exit 0" in output.splitlines()
 
 
 def test_a_fork_in_the_midst_of_work_by_other_threads(script: Run) -> None:
@@ -395,7 +398,8 @@ say("running", job.running())
 job.cancel()
 """
     )
-    (pid,) = caller.pids(1)
-    assert caller.line() == "running True"
+    # One line is the job's, one its caller's; in which order they come depends.
+    said = [caller.line(), caller.line()]
+    said.remove("running True")
     caller.check()
-    assert await_death(pid, 0)
+    assert await_death(int(said[0]), 0)

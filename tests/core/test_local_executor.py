@@ -67,12 +67,14 @@ def test_a_bad_option_is_refused_by_its_name(option: str, value: Any, error: typ
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("memory_limit", "2GiB"), ("memory_limit", 10), ("capture_output", True)]
+    "option", [{"time_limit": 1}, {"memory_limit": "2GiB"}, {"capture_output": True}, {"grace": 1.0}], ids=str
 )
-def test_what_is_not_supported_yet_is_refused_and_not_ignored(executor: LocalExecutor, option: str, value: Any) -> None:
-    for make in (LocalExecutor, executor.with_options, InlineExecutor):
-        with pytest.raises(ValueError, match=f"{option} is not supported"):
-            make(**{option: value})
+def test_what_an_inline_executor_can_not_do_it_refuses_at_submit(option: dict[str, Any]) -> None:
+    (name,) = option
+    executor = InlineExecutor(**option)
+    assert getattr(executor.backend.capabilities, name) is False
+    with pytest.raises(JobError, match=name):
+        executor.submit(pow, 2, 3)
 
 
 @pytest.mark.parametrize("option", ["max_workers", "spare_workers", "initializer", "tme_limit"])
@@ -140,7 +142,7 @@ def test_max_workers_defaults_to_the_cpus_that_may_be_used(make_local: MakeLocal
 def test_stats_count_what_became_of_the_jobs(make_local: MakeLocal, gate: Gate) -> None:
     executor = make_local(1)
     assert executor.stats() == dict.fromkeys(
-        ["queued", "running", "done", "failed", "cancelled", "workers", "restarts"], 0
+        ["queued", "running", "done", "failed", "cancelled", "workers", "restarts", "recycled"], 0
     )
     executor.submit(oddities.add, 1).result()
     executor.submit(oddities.raise_error, ValueError()).exception()

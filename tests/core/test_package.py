@@ -19,7 +19,7 @@ _PACKAGE = Path(jobrunner.__file__).parent
 _FLOORS = {
     "errors": 0, "status": 0,
     "options": 1, "report": 1, "backend": 1, "serialization": 1, "messages": 1, "role": 1, "handover": 1,
-    "execution": 1, "processes": 1, "streams": 1,
+    "execution": 1, "processes": 1, "streams": 1, "memory": 1,
     "worker": 2, "executors": 2,
     "primitive_job": 3, "algorithm_job": 3, "waiting": 3,
     "batch": 4, "bench": 4,
@@ -79,6 +79,8 @@ def test_a_module_imports_from_floors_below_its_own_or_its_own_package(module: s
 #: What may be imported from the same floor: values from values, jobs from jobs, and the worker's entry by its spawner.
 _SIDEWAYS = {
     "report": ("status",),
+    "options": ("memory",),
+    "memory": ("processes",),
     "execution": ("serialization",),
     "executors": ("worker",),
     "algorithm_job": ("primitive_job",),

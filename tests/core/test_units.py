@@ -28,6 +28,7 @@ from jobrunner.handover import EventTokenCounter, ProgressPage, TokenCounter, op
 from jobrunner.messages import (
     FrameReader,
     Kind,
+    Measures,
     ProtocolError,
     pack_call,
     pack_frame,
@@ -214,9 +215,9 @@ def test_a_calls_body_holds_its_handles_apart(payload: bytes, handles: list[byte
     assert (bytes(body), arrived) == (payload, handles)
 
 
-@given(st.tuples(*[st.integers(0, (1 << 64) - 1)] * 3), st.binary(max_size=50))
-def test_an_outcome_holds_its_times_apart(times: tuple[int, int, int], data: bytes) -> None:
-    assert unpack_outcome(pack_outcome(*times, data)) == (times, data)
+@given(st.builds(Measures, *[st.integers(0, (1 << 64) - 1)] * 6), st.binary(max_size=50))
+def test_an_outcome_holds_its_measures_apart(measures: Measures, data: bytes) -> None:
+    assert unpack_outcome(pack_outcome(measures, data)) == (measures, data)
 
 
 # --- handover ---

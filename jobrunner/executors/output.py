@@ -1,0 +1,312 @@
+"""What jobs print: on its way to the caller's own streams, a line at a time, or into a job's report.
+
+::
+
+    worker: fd 1, fd 2 ══ pipes ══▶ LaneOutput (dispatcher) ──▶ OutputWriter (a thread) ──▶ the caller's fd 1, fd 2
+                                                                        └──▶ Capture: head, file, tail
+
+Guarantees:
+
+- a line is written in one piece, whichever of a job's processes printed it; a line without an end is written when its
+  job is over, and what another job prints then begins a new line;
+- what a job printed is written, or captured, before the job is final: the worker says in its outcome whether something
+  may lie in the pipes, the dispatcher takes it out, and the job is settled after it on the writer's thread;
+- the dispatcher never waits for a terminal: while the writer is behind, pipes are not read, and who prints waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import IO
+
+from jobrunner.report import JobOutput
+
+__all__ = ["CAN_REDIRECT", "Capture", "LaneOutput", "OutputWriter"]
+
+#: Whether workers' output can be led through pipes that the dispatcher listens to.
+CAN_REDIRECT = sys.platform != "win32"
+
+# What is read from a pipe at a time, and how much of a lane's output at the end of a job: more than pipes hold.
+_READ_BYTES = 1 << 16
+_DRAIN_BYTES = 1 << 21
+# A line longer than this is written in pieces.
+_LONGEST_LINE = 1 << 16
+# How far the writer may be behind before pipes are not read any more, and when they are read again.
+_BACKLOG_BYTES = 1 << 20
+_ROOM_BYTES = 1 << 18
+
+# Of each captured stream: what goes to the report from the beginning and from the end, what is kept in memory before a
+# file is made, and how much is kept in all; beyond that only the end is.
+_HEAD_BYTES = 4096
+_TAIL_BYTES = 8192
+_IN_MEMORY_BYTES = 1 << 15
+_KEPT_BYTES = 1 << 24
+
+_NOTHING = [b"", b""]
+
+_log = logging.getLogger("jobrunner")
+
+
+class _CapturedStream:
+    """One captured stream; written by one thread, read by any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._head = b""
+        self._tail = b""
+        self._total = 0
+        # The first bytes, up to _KEPT_BYTES; None before there are any, and where there is no room for them.
+        self._file: IO[bytes] | None = None
+        self._filed = 0
+
+    def write(self, data: bytes) -> None:
+        with self._lock:
+            if len(self._head) < _HEAD_BYTES:
+                self._head += data[: _HEAD_BYTES - len(self._head)]
+            self._tail = (self._tail + data)[-_TAIL_BYTES:]
+            if self._filed == self._total < _KEPT_BYTES:
+                # No room for a file, or no descriptor: head and tail are what there is.
+                with contextlib.suppress(OSError):
+                    if self._file is None:
+                        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
+                    self._file.seek(self._filed)
+                    kept = data[: _KEPT_BYTES - self._filed]
+                    self._file.write(kept)
+                    self._filed += len(kept)
+            self._total += len(data)
+
+    def head(self) -> str:
+        return self._head.decode(errors="replace")
+
+    def tail(self) -> str:
+        return self._tail.decode(errors="replace")
+
+    def whole(self) -> str:
+        """All that is kept, with a note where something was left out."""
+        with self._lock:
+            kept = self._head
+            if self._file is not None:
+                with contextlib.suppress(OSError):
+                    self._file.seek(0)
+                    kept = self._file.read(self._filed)
+            tail = self._tail
+            left_out = self._total - len(kept) - len(tail)
+            if left_out <= 0:
+                data = kept + (tail[-(self._total - len(kept)) :] if self._total > len(kept) else b"")
+            else:
+                data = kept + f"\n[{left_out} bytes left out]\n".encode() + tail
+        return data.decode(errors="replace")
+
+
+class Capture:
+    """What a job prints, kept for its report; the tails of a job that is running are those of now."""
+
+    def __init__(self) -> None:
+        self._streams = (_CapturedStream(), _CapturedStream())
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Add to stdout (0) or stderr (1)."""
+        self._streams[stream].write(data)
+
+    def fields(self) -> dict[str, str]:
+        """The fields of a `JobReport`."""
+        out, err = self._streams
+        return {
+            "stdout_head": out.head(),
+            "stdout_tail": out.tail(),
+            "stderr_head": err.head(),
+            "stderr_tail": err.tail(),
+        }
+
+    def output(self) -> JobOutput:
+        """The whole."""
+        out, err = self._streams
+        return JobOutput(out.whole(), err.whole())
+
+
+class OutputWriter:
+    """Writes what jobs print, on a thread of its own; and runs, in their turn, calls that must come after.
+
+    Attributes:
+        backlog: bytes handed over and not yet written.
+        handed: how many things were handed over.
+        done: how many of them are done.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._items: deque[tuple[Callable[[], object], int]] = deque()
+        self.backlog = 0
+        self.handed = 0
+        self.done = 0
+        # Called when there is room again.
+        self._waiting: list[Callable[[], object]] = []
+        # Per descriptor: who has written a line there that has no end yet.
+        self._unfinished: dict[int, object] = {}
+        threading.Thread(target=self._work, name="jobrunner-output", daemon=True).start()
+
+    def put(self, call: Callable[[], object], size: int = 0) -> int:
+        """Have `call` called after what was handed over before; `size` bytes are written by it.
+
+        Returns:
+            Its number: it is done when `done` has reached that.
+        """
+        with self._changed:
+            self._items.append((call, size))
+            self.backlog += size
+            self.handed += 1
+            self._changed.notify()
+            return self.handed
+
+    def print(self, fd: int, data: bytes, source: object) -> int:
+        """Have `data`, printed by `source`, be written to a descriptor of this process; see `put`."""
+        return self.put(lambda: self._print(fd, data, source), len(data))
+
+    def has_room(self, when: Callable[[], object]) -> bool:
+        """Whether more may be handed over; if not, `when` is called as soon as it may."""
+        with self._changed:
+            if self.backlog < _BACKLOG_BYTES:
+                return True
+            if when not in self._waiting:
+                self._waiting.append(when)
+            return False
+
+    def drain(self) -> None:
+        """Wait until all that was handed over is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.done == self.handed)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._items)
+                call, size = self._items.popleft()
+            try:
+                call()
+            except Exception:
+                _log.exception("a job's output could not be written")
+            del call
+            with self._changed:
+                self.backlog -= size
+                self.done += 1
+                told: list[Callable[[], object]] = []
+                if self.backlog < _ROOM_BYTES:
+                    told, self._waiting = self._waiting, []
+                self._changed.notify_all()
+            for tell in told:
+                tell()
+
+    def _print(self, fd: int, data: bytes, source: object) -> None:
+        if self._unfinished.get(fd, source) is not source:
+            data = b"\n" + data
+        if data.endswith(b"\n"):
+            self._unfinished.pop(fd, None)
+        else:
+            self._unfinished[fd] = source
+        _write(fd, data)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
+        except OSError:
+            return  # closed, full, or nobody reads it: as with any program's output
+
+
+class LaneOutput:
+    """The pipes that a worker prints into, and what comes out of them.
+
+    Read by the dispatcher only; what it is read into is settled under the pool's lock.
+
+    Args:
+        writer: writes what is not captured.
+
+    Attributes:
+        ours: the descriptors to read from, of stdout and stderr.
+        theirs: the worker's; closed once it has them.
+        ticket: number of the last thing handed to the writer.
+    """
+
+    def __init__(self, writer: OutputWriter) -> None:
+        self._writer = writer
+        self.ours = [-1, -1]
+        self.theirs = [-1, -1]
+        try:
+            for stream in range(2):
+                self.ours[stream], self.theirs[stream] = os.pipe()
+                os.set_blocking(self.ours[stream], False)
+        except OSError:
+            self.close()
+            raise
+        self._partial = [b"", b""]
+        # Whose lines these are; another object after each job that left a line without an end.
+        self._source = object()
+        self.ticket = 0
+
+    def read(self, stream: int, capture: Capture | None) -> bool:
+        """Take in what there is, once; whether there was something.
+
+        Args:
+            stream: stdout (0) or stderr (1).
+            capture: where it goes; None: to the caller's own stream.
+        """
+        try:
+            data = os.read(self.ours[stream], _READ_BYTES)
+        except OSError:  # nothing now, which is a BlockingIOError, or closed
+            return False
+        if not data:
+            return False
+        if capture is not None:
+            self.ticket = self._writer.put(lambda: capture.write(stream, data), len(data))
+            return True
+        whole, end, rest = (self._partial[stream] + data).rpartition(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            whole, end, rest = whole + end + rest, b"", b""
+        self._partial[stream] = rest
+        if whole or end:
+            self.ticket = self._writer.print(stream + 1, whole + end, self._source)
+        return True
+
+    def drain(self, capture: Capture | None) -> None:
+        """Take in all that a job has printed, which is over."""
+        for stream in range(2):
+            for _ in range(_DRAIN_BYTES // _READ_BYTES):
+                if not self.read(stream, capture):
+                    break
+
+    def finish_lines(self) -> None:
+        """A job is over: lines that it left without an end are written as they are."""
+        if self._partial == _NOTHING:
+            return
+        for stream in range(2):
+            rest, self._partial[stream] = self._partial[stream], b""
+            if rest:
+                self.ticket = self._writer.print(stream + 1, rest, self._source)
+                self._source = object()
+
+    def close_theirs(self) -> None:
+        """Close the worker's ends, which are its own by now."""
+        for stream, fd in enumerate(self.theirs):
+            if fd >= 0:
+                os.close(fd)
+                self.theirs[stream] = -1
+
+    def close(self) -> None:
+        """Close everything; nobody listens to it any more."""
+        self.close_theirs()
+        for stream, fd in enumerate(self.ours):
+            if fd >= 0:
+                os.close(fd)
+                self.ours[stream] = -1

@@ -1,0 +1,114 @@
+"""A worker's standard streams and descriptors, and putting them back after a job that closed or replaced them."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import sys
+from typing import Any
+
+try:
+    from fcntl import F_DUPFD_CLOEXEC, F_GETFL, fcntl, ioctl
+    from termios import FIONREAD
+except ImportError:  # Windows
+    ioctl = None  # type: ignore[assignment]
+
+__all__ = ["StandardStreams"]
+
+_NAMES = ("stdin", "stdout", "stderr")
+# Copies of descriptors are kept above this, out of the way of jobs that close small numbers.
+_COPIES_FROM = 100
+_COUNT = array.array("i", [0])
+
+
+class StandardStreams:
+    """Remembers descriptors 0 to 2 and the streams of `sys`, and puts them back."""
+
+    def __init__(self) -> None:
+        self._copies: list[int] = []
+
+    def take(self) -> None:
+        """Remember the streams and descriptors of now."""
+        for copy in self._copies:
+            os.close(copy)
+        self._copies = [_copy(number) for number in range(3)]
+        self._flags = [_flags(number) for number in range(3)]
+        self._files = [_identity(number) for number in range(3)]
+        self._streams = [getattr(sys, name) for name in _NAMES]
+
+    def unread(self) -> bool:
+        """Whether something that was printed may lie unread in the pipes that descriptors 1 and 2 are."""
+        if ioctl is None:
+            return True
+        try:
+            ioctl(1, FIONREAD, _COUNT)
+            printed = _COUNT[0]
+            ioctl(2, FIONREAD, _COUNT)
+        except OSError:  # replaced by something else
+            return True
+        return bool(printed or _COUNT[0])
+
+    def are_usable(self) -> bool:
+        """Whether the streams are those that were remembered, and open; those that were replaced are put back."""
+        for number, name in enumerate(_NAMES):
+            stream = self._streams[number]
+            if getattr(sys, name) is not stream:
+                setattr(sys, name, stream)
+            if _is_closed(stream):
+                return False
+        return True
+
+    def restore_descriptors(self) -> None:
+        """Put the descriptors back, and streams in the place of those that were closed.
+
+        Raises:
+            OSError: the copies of the descriptors were closed too.
+        """
+        for number in (1, 2, 0):
+            if _identity(number) != self._files[number]:
+                os.dup2(self._copies[number], number)
+                if _identity(number) != self._files[number]:
+                    raise OSError(f"descriptor {number} can't be put back")
+            if _flags(number) != self._flags[number]:
+                os.set_blocking(number, True)
+        for number, name in enumerate(_NAMES):
+            if _is_closed(self._streams[number]):
+                self._streams[number] = _stream(number)
+                setattr(sys, name, self._streams[number])
+
+
+def _copy(number: int) -> int:
+    return os.dup(number) if ioctl is None else fcntl(number, F_DUPFD_CLOEXEC, _COPIES_FROM)
+
+
+def _flags(number: int) -> int:
+    """Whether writes wait, and so on; 0 where that is not told."""
+    return 0 if ioctl is None else fcntl(number, F_GETFL)
+
+
+def _identity(number: int) -> tuple[int, int]:
+    """What tells the file behind a descriptor from others; (0, 0) where it is closed."""
+    try:
+        found = os.fstat(number)
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def _is_closed(stream: Any) -> bool:
+    try:
+        return bool(stream.closed)
+    except (AttributeError, ValueError):  # it was detached
+        return True
+
+
+def _stream(number: int) -> Any:
+    """A new stream over a standard descriptor, as the interpreter would make it."""
+    if number == 0:
+        return open(0, closefd=False)
+    errors = "backslashreplace" if number == 2 else None
+    stream = open(number, "w", errors=errors, closefd=False)  # noqa: SIM115 (likewise)
+    with contextlib.suppress(AttributeError):
+        stream.reconfigure(line_buffering=number == 2)
+    return stream

@@ -1,0 +1,72 @@
+"""Noting that a job has called a function that changes the state of the process.
+
+Asking the kernel for all of its state takes some fifteen microseconds, as much as a tiny job.  So it is asked only
+after a job that took longer than that by far, or that has called one of the functions watched here.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import os
+import random
+import signal
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["Touched"]
+
+_IDENTITY = ("setuid", "seteuid", "setreuid", "setresuid", "setgid", "setegid", "setregid", "setresgid", "setgroups")
+_STATE: list[tuple[ModuleType | None, tuple[str, ...]]] = [
+    (os, ("chdir", "fchdir", "umask", "nice", "setpriority", "sched_setaffinity", *_IDENTITY)),
+    (os, ("dup2", "closerange", "set_blocking")),
+    (resource, ("setrlimit", "prlimit")),
+]
+_SIGNALS: list[tuple[ModuleType | None, tuple[str, ...]]] = [
+    (signal, ("signal", "siginterrupt", "set_wakeup_fd", "setitimer", "alarm", "pthread_sigmask")),
+    (faulthandler, ("enable", "disable", "register", "unregister")),
+]
+_RANDOM: list[tuple[ModuleType | None, tuple[str, ...]]] = [(random, ("seed", "setstate"))]
+
+
+class Touched:
+    """Watches functions, from when it is made.
+
+    Attributes:
+        state: whether one that sets what the kernel keeps of the process was called.
+        signals: whether one that sets signal handlers, masks or timers was.
+        random: whether one that sets the state of Python's random numbers was.
+    """
+
+    def __init__(self) -> None:
+        self.state = self.signals = self.random = False
+        for attribute, functions in (("state", _STATE), ("signals", _SIGNALS), ("random", _RANDOM)):
+            for module, names in functions:
+                for name in names:
+                    if hasattr(module, name):
+                        setattr(module, name, self._watched(getattr(module, name), name, attribute))
+        setattr(os, "close", self._watched_close(os.close))  # noqa: B010 (a plain assignment is against its type)
+
+    def _watched(self, function: Callable[..., Any], name: str, attribute: str) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            setattr(self, attribute, True)
+            return function(*args, **kwargs)
+
+        watched.__qualname__ = name  # by which it pickles
+        return watched
+
+    def _watched_close(self, close: Callable[[int], None]) -> Callable[[int], None]:
+        @functools.wraps(close)
+        def watched(fd: int) -> None:
+            if fd in (0, 1, 2):
+                self.state = True
+            close(fd)
+
+        return watched

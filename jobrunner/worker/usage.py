@@ -1,0 +1,146 @@
+"""What a job uses, measured in its worker: CPU time and memory, its own also on a worker that has run others.
+
+CPU time is that of the process, and of the children that it has waited for.  The kernel keeps the highest resident
+memory of a process, and can be told to begin anew.  To read it costs microseconds, as much as a tiny job: so it is read
+only after a job that may have moved it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from typing import NamedTuple
+
+from jobrunner.handover import ProgressPage
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["Usage", "UsageMeter"]
+
+# A shorter job can't have touched so much new memory that it would show: some megabytes at most.
+_SHORT_NS = 200_000
+# The kernel's peak is begun anew where it stands this far above what is in use.
+_SLACK_BYTES = 1 << 20
+
+_HAS_STATUS = sys.platform == "linux" and os.path.exists("/proc/self/status")
+
+
+class Usage(NamedTuple):
+    """What a job has used; 0 where it is not known.
+
+    cpu_ns: CPU time, that of waited-for children included.
+    peak_bytes: the highest resident memory of the process while it ran.
+    rest_bytes: the resident memory after it.
+    """
+
+    cpu_ns: int
+    peak_bytes: int
+    rest_bytes: int
+
+
+class UsageMeter:
+    """Measures one job after the other.
+
+    Args:
+        words: the words of the worker's progress page, which tell those outside what was used before the job.
+    """
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+        # What the kernel's peak is no less than, though no job since is to blame for it.
+        self._floor = 0
+        self._measure()
+        self._cpu_ns = 0
+        self._children_ns, _ = _children_usage()
+        # Between fork and exec the process had its caller's memory, which counts in what is told of it at its end.
+        self._system_peak = _system_peak()
+
+    def begin(self) -> None:
+        """A job is taken up."""
+        self._cpu_ns = time.process_time_ns() + self._children_ns
+        words = self._words
+        words[ProgressPage.CPU_NS] = self._cpu_ns
+        words[ProgressPage.REST_BYTES] = self._rest
+        words[ProgressPage.FLOOR_BYTES] = self._system_peak
+
+    def end(self, lasted_ns: int) -> Usage:
+        """The job that was begun is over, its children that have ended are waited for; it took `lasted_ns`."""
+        self._children_ns, children_peak = _children_usage()
+        self._system_peak = max(self._system_peak, children_peak)
+        cpu_ns = time.process_time_ns() + self._children_ns - self._cpu_ns
+        peak = self._peak if lasted_ns < _SHORT_NS else self._measure()
+        return Usage(max(0, cpu_ns), peak, self._rest)
+
+    def _measure(self) -> int:
+        """The job's peak, 0 where it is not known; from now on the next job's is measured."""
+        peak, self._rest = _read_memory()
+        known = peak > self._floor
+        if peak - self._rest > _SLACK_BYTES and not _restart_peak():
+            self._floor = peak
+        self._peak = self._rest if self._floor < peak else 0
+        return peak if known else 0
+
+
+if resource is not None:
+    _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+    def _children_usage() -> tuple[int, int]:
+        """CPU time in nanoseconds, and the largest peak in bytes, of the children that were waited for."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return int((usage.ru_utime + usage.ru_stime) * 1e9), usage.ru_maxrss * _RSS_UNIT
+
+    def _system_peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+
+else:
+
+    def _children_usage() -> tuple[int, int]:
+        return 0, 0
+
+    def _system_peak() -> int:
+        return 0
+
+
+def _read_memory() -> tuple[int, int]:
+    """The highest resident memory since it was begun anew, and that of now, in bytes; 0 where not known."""
+    if not _HAS_STATUS:
+        return _ask_psutil()
+    peak = now = 0
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/status", "rb", buffering=0) as file:
+        text = file.read(8192)
+        for mark in (b"VmHWM:", b"VmRSS:"):
+            start = text.index(mark) + len(mark)
+            value = int(text[start : text.index(b"kB", start)]) * 1024
+            peak, now = (value, now) if mark == b"VmHWM:" else (peak, value)
+    return max(peak, now), now
+
+
+def _ask_psutil() -> tuple[int, int]:
+    """The same where there is no /proc: the peak is that of the process's whole life, as far as the system tells it."""
+    import psutil
+
+    info = psutil.Process().memory_info()
+    peak = int(getattr(info, "peak_wset", 0))
+    if not peak and resource is not None:
+        peak = _system_peak()
+    return max(peak, int(info.rss)), int(info.rss)
+
+
+def _restart_peak() -> bool:
+    """Have the kernel begin the peak anew; whether it does."""
+    try:
+        fd = os.open("/proc/self/clear_refs", os.O_WRONLY)
+    except OSError:  # another system, or a sandbox without it: the peak stays that of the process
+        return False
+    try:
+        os.write(fd, b"5")
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
