@@ -109,11 +109,14 @@ class StackFile:
         self._map = mmap.mmap(self._fd, self.BYTES, prot=mmap.PROT_READ)
         _add_seals(self._fd, _F_SEAL_SHRINK | _F_SEAL_GROW)
 
+    def length(self) -> int:
+        """How much was written, in bytes; the rest is zeros, of which no page is ever touched."""
+        end = self._map.find(b"\0")
+        return self.BYTES if end < 0 else end
+
     def read(self) -> str:
         """What stands in it."""
-        # Only what was written: the rest is zeros, of which no page is ever touched.
-        end = self._map.find(b"\0")
-        return self._map[: self.BYTES if end < 0 else end].decode(errors="replace")
+        return self._map[: self.length()].decode(errors="replace")
 
     def close_descriptor(self) -> None:
         """Close the descriptor, which is needed only until the worker is spawned."""

@@ -20,6 +20,7 @@
 
     [options]
     time_limit = 60.0                     # seconds a job may take
+    memory_limit = "2GiB"                 # memory that a job's processes may use
     retries = 0                           # further attempts when a worker died
     threads = 1                           # BLAS/OpenMP threads of a job
 """
@@ -48,10 +49,10 @@ __all__ = ["Spec", "load_spec"]
 
 _TABLES = ("batch", "sweep", "zip", "fixed", "options")
 _BATCH_KEYS = ("target", "name", "seed")
-_OPTION_KEYS = ("time_limit", "retries", "threads")
+_OPTION_KEYS = ("time_limit", "memory_limit", "retries", "threads")
 _LATER_KEYS = {
     "batch": ("store", "replicates"),
-    "options": ("memory_limit", "capture_output", "engine", "max_failures", "stop_on_error"),
+    "options": ("capture_output", "engine", "max_failures", "stop_on_error"),
 }
 
 
@@ -65,7 +66,8 @@ class Spec:
         name: the batch's name.
         seed: the batch's seed; None: one is to be drawn.
         points: the points, fixed parameters included.
-        options: those of ``time_limit``, ``retries`` and ``threads`` that the file gives, as `JobOptions` takes them.
+        options: those of ``time_limit``, ``memory_limit``, ``retries`` and ``threads`` that the file gives, as
+            `JobOptions` takes them.
         lines: for each parameter the line that it stands in, where that is known.
     """
 

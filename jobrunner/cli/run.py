@@ -28,7 +28,7 @@ from jobrunner.cli.progress import Progress
 from jobrunner.cli.table import ResultTable, describe
 from jobrunner.errors import ExecutorShutdownError, StoreError
 from jobrunner.executors.local import LocalExecutor
-from jobrunner.options import check_seconds
+from jobrunner.options import check_bytes, check_seconds
 
 __all__ = ["run"]
 
@@ -39,6 +39,13 @@ _FAILURES_SHOWN = 50
 def _seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     try:
         return check_seconds("the time", value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    try:
+        return check_bytes("the memory", value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from error
 
@@ -56,7 +63,6 @@ def _later_options(command: Any) -> Any:
 
 
 _LATER_OPTIONS = {
-    "--memory-limit": False,
     "--replicates": False,
     "--store": False,
     "--engine": False,
@@ -70,7 +76,7 @@ _LATER_OPTIONS = {
 Examples:
   jobrunner run examples/ising.toml
   jobrunner run examples/ising.py:simulate -p size=16,32 -p temperature=1.5:3.5:0.5 -p sweeps=1000
-  jobrunner run simulation:run -p mode=fast,exact --workers 4 --time-limit 60 --output results.csv
+  jobrunner run simulation:run -p mode=fast,exact --workers 4 --memory-limit 2GiB --output results.csv
 
 \b
 Values of -p, first match wins:
@@ -94,6 +100,12 @@ Exit codes: 0 all done; 1 some jobs failed; 2 wrong use; 3 the engine or the out
     metavar="SECONDS",
     help="Seconds that a job may take before it is ended.",
 )
+@click.option(
+    "--memory-limit",
+    callback=_bytes,
+    metavar="BYTES",
+    help="Memory that a job's processes may use before they are ended, such as 2GiB.",
+)
 @click.option("--retries", type=click.IntRange(min=0), help="Further attempts when a job's worker died. [default: 0]")
 @click.option("--threads", type=click.IntRange(min=1), help="BLAS/OpenMP threads and cores of a job. [default: 1]")
 @click.option("--seed", type=int, help="The batch's seed. [default: the spec's, else drawn and shown]")
@@ -107,6 +119,7 @@ def run(
     zipped: bool,
     workers: int | None,
     time_limit: float | None,
+    memory_limit: int | None,
     retries: int | None,
     threads: int | None,
     seed: int | None,
@@ -121,7 +134,7 @@ def run(
     """
     if output is not None:
         check_output(output)
-    options = {"time_limit": time_limit, "retries": retries, "threads": threads}
+    options = {"time_limit": time_limit, "memory_limit": memory_limit, "retries": retries, "threads": threads}
     plan = make_plan(what, parameters, zipped=zipped, seed=seed, name=name, options=options)
     if seed is not None and not plan.seeding.used:
         click.echo(f"jobrunner: note: {plan.target.name}() takes no seed, so --seed changes nothing", err=True)

@@ -291,8 +291,8 @@ class Lane:
         Returns:
             Whether none is alive; False if the kernel took too long, in which case `await_death` waits on.
         """
-        if interrupt:
-            self.worker.write_stack()
+        if interrupt and self._stack is not None:
+            self.worker.write_stack(self._stack.length)
         if interrupt and grace:
             self._answered.clear()
             with contextlib.suppress(OSError):

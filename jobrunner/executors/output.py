@@ -63,8 +63,10 @@ class _CapturedStream:
         self._head = b""
         self._tail = b""
         self._total = 0
-        # The first bytes, up to _KEPT_BYTES; None before there are any, and where there is no room for them.
+        # The first bytes, up to _KEPT_BYTES: in memory, then in a file without a name.
+        self._first = bytearray()
         self._file: IO[bytes] | None = None
+        # How many they are; fewer than all before where there was no room for them.
         self._filed = 0
 
     def write(self, data: bytes) -> None:
@@ -73,15 +75,25 @@ class _CapturedStream:
                 self._head += data[: _HEAD_BYTES - len(self._head)]
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
             if self._filed == self._total < _KEPT_BYTES:
-                # No room for a file, or no descriptor: head and tail are what there is.
-                with contextlib.suppress(OSError):
-                    if self._file is None:
-                        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
-                    self._file.seek(self._filed)
-                    kept = data[: _KEPT_BYTES - self._filed]
-                    self._file.write(kept)
-                    self._filed += len(kept)
+                self._keep(data[: _KEPT_BYTES - self._filed])
             self._total += len(data)
+
+    def _keep(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # no room for a file, or no descriptor: what there is must do
+            if self._file is None:
+                if self._filed + len(data) <= _IN_MEMORY_BYTES:
+                    self._first += data
+                    self._filed += len(data)
+                    return
+                file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed when nobody wants it any more)
+                file.write(self._first)
+                self._file, self._first = file, bytearray()
+            self._file.seek(self._filed)
+            self._filed += self._file.write(data)
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def head(self) -> str:
         return self._head.decode(errors="replace")
@@ -92,7 +104,7 @@ class _CapturedStream:
     def whole(self) -> str:
         """All that is kept, with a note where something was left out."""
         with self._lock:
-            kept = self._head
+            kept = bytes(self._first)
             if self._file is not None:
                 with contextlib.suppress(OSError):
                     self._file.seek(0)

@@ -34,7 +34,7 @@ from jobrunner.executors.memory_watch import MemoryWatch, Watched
 from jobrunner.executors.notes import pass_on
 from jobrunner.executors.output import Capture
 from jobrunner.executors.pool_job import Feeder, PoolJob
-from jobrunner.executors.post_mortem import error_for
+from jobrunner.executors.post_mortem import Death, error_for
 from jobrunner.executors.records import CancelAnswer, End, Job, JobState, LaneState, Slot
 from jobrunner.executors.scheduler import Scheduler
 from jobrunner.executors.services import services
@@ -122,8 +122,9 @@ class Pool:
         self._watch: MemoryWatch | None = None
         # Jobs that are settled as soon as what they printed and logged has reached the caller's streams and loggers.
         self._deferred = 0
-        # What the last worker that could not start said of it, pickled.
+        # What the last worker that could not start said of it, pickled; and how it ended.
         self._start_error: bytes | None = None
+        self._start_death: Death | None = None
         self.counts = {"done": 0, "failed": 0, "cancelled": 0}
 
         # Jobs that are over and whose futures are not told yet; filled under the lock, emptied without.
@@ -320,6 +321,8 @@ class Pool:
             enders = self._enders
         for ender in enders:
             ender.join()
+        # What jobs that were ended had printed; the others' was written before they were final.
+        self._writer.drain()
 
     def close_at_exit(self) -> None:
         """Run what was submitted, and end; called at interpreter exit."""
@@ -439,6 +442,8 @@ class Pool:
             self._close_job(job, job.raised)
         else:
             cause = self._start_error if end is End.NO_WORKER else None
+            if end is End.NO_WORKER and self._start_death is not None and cause is None:
+                job.take_death(self._start_death)
             self._close_job(job, Settlement(error=error_for(job, end), data=cause))
 
     def _close_job(self, job: PoolJob, settlement: Settlement) -> None:
@@ -805,6 +810,8 @@ class Pool:
                     job.started = lane.started_at() if lane.started() == job.order else 0.0
                     job.item = lane.item()
                     job.ticket = 0 if lane.output is None else lane.output.ticket
+            if lane.slot.state is LaneState.ENDING and not lane.slot.served and not lane.slot.inflight:
+                self._start_death = lane.death()
             self._scheduler.ended(lane.slot, time.monotonic())
             if lane in self._opened:
                 self._opened.remove(lane)  # it ended before it was ever listened to

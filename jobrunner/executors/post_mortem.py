@@ -108,10 +108,17 @@ def error_for(job: PoolJob, end: End) -> JobRunnerError:
         )
     if end is End.NO_WORKER:
         job.cause = "no worker could be started for it"
+        told = "The error chained to this one, or what the workers wrote to stderr, tells why."
+        if job.pid is not None:
+            how, _ = _describe_exit(job.exit_code, job.exit_signal)
+            job.cause += f": the last one {how}"
+            told = f"The last one (pid {job.pid}) {how}; report().stack, or what it wrote to stderr, may tell why."
         return WorkerDiedError(
-            f"no worker could be started for {title}, in several tries. The error chained to "
-            "this one, or what the workers wrote to stderr, tells why.",
+            f"no worker could be started for {title}, in several tries. {told}",
             job_id=job.job_id,
+            pid=job.pid,
+            exit_code=job.exit_code,
+            signal=job.exit_signal,
         )
     how, hint = _describe_exit(job.exit_code, job.exit_signal)
     if job.distrusted:

@@ -252,6 +252,8 @@ class Scheduler:
         if not slot.inflight:
             self._busy_cores += slot.threads
         slot.inflight.append(job)
+        if slot.answered == job.seq:
+            slot.answered = 0  # it comes back to the lane that has answered for it last
         if job.memory > slot.memory:
             self._free_memory -= job.memory - slot.memory
             slot.memory = job.memory

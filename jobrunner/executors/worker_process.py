@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import process as multiprocessing_process
 from multiprocessing import util as multiprocessing_util
 from typing import Any, NamedTuple
@@ -181,11 +181,14 @@ class WorkerProcess:
         if below:
             self._below = Usage(cpu_seconds(below), resident_bytes(below))
 
-    def write_stack(self) -> None:
+    def write_stack(self, written: Callable[[], int]) -> None:
         """Have the process write its Python stack, and wait until it has, or can't.
 
-        The writing is done by a signal handler in C, whatever the interpreter is doing; it is over when the kernel
-        neither keeps the signal for it nor blocks it any more.
+        The writing is done by a signal handler in C, whatever the interpreter is doing, and the signal is blocked
+        meanwhile: it is over when something is written and the signal is not blocked any more.
+
+        Args:
+            written: how many bytes stand in the file that it writes to.
         """
         if STACK_SIGNAL is None or self.wait(0):
             return
@@ -193,12 +196,12 @@ class WorkerProcess:
         masks = signal_masks(self.pid)
         if not masks.get("SigCgt", 0) & bit or masks["SigBlk"] & bit:
             return  # no Linux, or it has not got as far, or doesn't want to be asked
+        before = written()
         self.send_signal(STACK_SIGNAL)
         self.send_signal(signal.SIGCONT)
         deadline = time.monotonic() + _STACK_S
         while time.monotonic() < deadline:
-            masks = signal_masks(self.pid)
-            if not (masks.get("ShdPnd", 0) | masks.get("SigPnd", 0) | masks.get("SigBlk", 0)) & bit:
+            if written() > before and not signal_masks(self.pid).get("SigBlk", 0) & bit:
                 return
             os.sched_yield()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import array
-import contextlib
+import io
 import os
 import sys
 from typing import Any
@@ -36,6 +36,7 @@ class StandardStreams:
         self._flags = [_flags(number) for number in range(3)]
         self._files = [_identity(number) for number in range(3)]
         self._streams = [getattr(sys, name) for name in _NAMES]
+        self._manners = [_manner(stream) for stream in self._streams]
 
     def unread(self) -> bool:
         """Whether something that was printed may lie unread in the pipes that descriptors 1 and 2 are."""
@@ -74,8 +75,9 @@ class StandardStreams:
                 os.set_blocking(number, True)
         for number, name in enumerate(_NAMES):
             if _is_closed(self._streams[number]):
-                self._streams[number] = _stream(number)
-                setattr(sys, name, self._streams[number])
+                stream = self._streams[number] = _stream(number, name, self._manners[number])
+                setattr(sys, name, stream)
+                setattr(sys, f"__{name}__", stream)
 
 
 def _copy(number: int) -> int:
@@ -103,12 +105,20 @@ def _is_closed(stream: Any) -> bool:
         return True
 
 
-def _stream(number: int) -> Any:
-    """A new stream over a standard descriptor, as the interpreter would make it."""
-    if number == 0:
-        return open(0, closefd=False)
-    errors = "backslashreplace" if number == 2 else None
-    stream = open(number, "w", errors=errors, closefd=False)  # noqa: SIM115 (likewise)
-    with contextlib.suppress(AttributeError):
-        stream.reconfigure(line_buffering=number == 2)
-    return stream
+def _manner(stream: Any) -> dict[str, Any]:
+    """How a text stream writes."""
+    return {
+        name: getattr(stream, name)
+        for name in ("encoding", "errors", "line_buffering", "write_through")
+        if hasattr(stream, name)
+    }
+
+
+def _stream(number: int, name: str, manner: dict[str, Any]) -> io.TextIOWrapper:
+    """A new stream over a standard descriptor, as the interpreter makes it."""
+    raw = io.FileIO(number, "r" if number == 0 else "w", closefd=False)
+    raw.name = f"<{name}>"
+    buffer: Any = io.BufferedReader(raw) if number == 0 else io.BufferedWriter(raw)
+    stream: Any = io.TextIOWrapper(buffer, **manner)
+    stream.mode = raw.mode[0]
+    return stream  # type: ignore[no-any-return]

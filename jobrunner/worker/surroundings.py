@@ -149,16 +149,15 @@ class Surroundings:
         """
         try:
             self._restore()
-            # What a job has opened may be wanted by what it has loaded; so much leaves too little for the next one.
-            if _next_descriptor() > self._most_descriptors:
-                return False
             if lasted_ns >= _SHORT_NS or self._touched.state:
                 self._restore_kernel_state()
                 self._touched.state = False
-                return _rank() == self._rank
+                if _rank() != self._rank:
+                    return False
+            # What a job has opened may be wanted by what it has loaded; so much leaves too little for the next one.
+            return _next_descriptor() <= self._most_descriptors
         except Exception:
             return False
-        return True
 
     def _restore_kernel_state(self) -> None:
         self._restore_directory()

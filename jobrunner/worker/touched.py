@@ -11,6 +11,7 @@ import functools
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -50,8 +51,9 @@ class Touched:
             for module, names in functions:
                 for name in names:
                     if hasattr(module, name):
-                        setattr(module, name, self._watched(getattr(module, name), name, attribute))
-        setattr(os, "close", self._watched_close(os.close))  # noqa: B010 (a plain assignment is against its type)
+                        function = getattr(module, name)
+                        _replace(module, name, self._watched(function, name, attribute), function)
+        _replace(os, "close", self._watched_close(os.close), os.close)
 
     def _watched(self, function: Callable[..., Any], name: str, attribute: str) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -70,3 +72,10 @@ class Touched:
             close(fd)
 
         return watched
+
+
+def _replace(module: ModuleType | None, name: str, watched: Callable[..., Any], function: Callable[..., Any]) -> None:
+    """Put a watched function in the place of `function`, also where it comes from: by that name it is unpickled."""
+    for place in {module, sys.modules.get(function.__module__)}:
+        if getattr(place, name, None) is function:
+            setattr(place, name, watched)

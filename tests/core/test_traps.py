@@ -261,7 +261,7 @@ def test_ctrl_c_in_a_with_block_ends_everything_at_once(script: Run) -> None:
 # --- fallbacks ---
 
 _SUITE = """
-from jobrunner import WorkerDiedError, TimeLimitExceeded, JobStatus
+from jobrunner import JobStatus, MemoryLimitExceeded, TimeLimitExceeded, WorkerDiedError
 def child():
     import subprocess
     subprocess.Popen([sys.executable, "-c", "import os, signal; os.write(1, b'%d\\\\n' % os.getpid()); signal.pause()"])
@@ -269,6 +269,12 @@ def child():
 with LocalExecutor(2, spare_workers=1) as executor:
     assert [job.result() for job in [executor.submit(abs, -n) for n in range(300)]] == list(range(300))
     assert list(executor.map(abs, range(100))) == list(range(100))
+    job = executor.with_options(capture_output=True).submit(print, "told")
+    assert (job.result(), job.output().stdout) == (None, "told\\n")
+    limited = executor.with_options(memory_limit="150MB").submit(lambda: len(b"x" * 900_000_000) and stay())
+    assert isinstance(limited.exception(), MemoryLimitExceeded), limited.exception()
+    assert executor.submit(os.chdir, "/").result() is None
+    assert executor.submit(os.getcwd).result() == os.getcwd()
     assert executor.submit(len, b"x" * 3_000_000).result() == 3_000_000
     error = executor.submit(os._exit, 3).exception()
     assert isinstance(error, WorkerDiedError), error
@@ -292,10 +298,34 @@ say("done")
 @pytest.mark.parametrize("missing", [
     ["os.pidfd_open"], ["os.eventfd"], ["os.memfd_create"], ["os.P_PIDFD"],
     ["signal.pidfd_send_signal", "os.pidfd_open"], ["os.pidfd_open", "os.eventfd", "os.memfd_create"],
+    ["signal.SIGRTMAX"], ["os.sched_getaffinity", "signal.setitimer", "signal.pthread_sigmask"],
 ], ids=" ".join)  # fmt: skip
 def test_the_executor_works_without_what_only_newer_systems_have(script: Run, missing: list[str]) -> None:
     removal = "".join(f"try: del {name}\nexcept AttributeError: pass\n" for name in missing)
     caller = script("import os, signal\n" + removal + _HEAD + _SUITE)
+    code, output, errors = caller.finish(60)
+    assert (code, output.split()[-1:]) == (0, ["done"]), output + errors
+    caller.assert_nothing_left()
+
+
+_POORER_WORKER = """
+import os, signal, sys
+for module in ("resource", "termios", "threadpoolctl"):
+    sys.modules[module] = None
+for module, names in (
+    (signal, ["SIGRTMAX", "ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"]),
+    (os, ["sched_getaffinity", "getpriority", "memfd_create"]),
+):
+    for name in names:
+        delattr(module, name)
+"""
+
+
+def test_a_worker_works_without_what_only_some_systems_have(script: Run, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_POORER_WORKER)
+    suite = _SUITE.replace("spare_workers=1", f"spare_workers=1, env={{'PYTHONPATH': {str(tmp_path)!r}}}")
+    assert suite != _SUITE
+    caller = script(_HEAD + suite)
     code, output, errors = caller.finish(60)
     assert (code, output.split()[-1:]) == (0, ["done"]), output + errors
     caller.assert_nothing_left()

@@ -1,0 +1,355 @@
+"""No job poisons the next: what a job changes of its process is put back before another runs there."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import io
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobrunner import LocalExecutor
+from tests.core.gates import use_cpu
+from tests.core.oddities import hold_interpreter_lock
+
+numpy = pytest.importorskip("numpy")
+
+
+def state() -> dict[str, Any]:
+    """What a job finds around it."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    wakeup = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup)
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "pid": os.getpid(),
+        "directory": os.getcwd(),
+        "environment": dict(os.environ),
+        "time zone": time.strftime("%Z", time.localtime(0)),
+        "umask": umask,
+        "masks": [line for line in status if line.startswith(("SigBlk", "SigIgn", "SigCgt"))],
+        "handlers": [str(signal.getsignal(number)) for number in signal.valid_signals()],
+        "timers": [
+            signal.getitimer(timer) for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+        ],
+        "wakeup": wakeup,
+        "limits": [resource.getrlimit(number) for number in range(resource.RLIM_NLIMITS)]
+        if hasattr(resource, "RLIM_NLIMITS")
+        else [resource.getrlimit(number) for number in range(16)],
+        "affinity": os.sched_getaffinity(0),
+        "filters": list(map(str, warnings.filters)),
+        "streams": [
+            (type(stream), stream.encoding, stream.errors, stream.line_buffering, stream.fileno(), stream.closed)
+            for stream in (sys.stdin, sys.stdout, sys.stderr)
+            if isinstance(stream, io.TextIOWrapper)
+        ],
+        "descriptors": [os.readlink(f"/proc/self/fd/{number}") for number in range(3)],
+        "blocking": [os.get_blocking(number) for number in range(3)],
+        "path": list(sys.path),
+        "recursion": sys.getrecursionlimit(),
+        "tracing": [str(sys.gettrace()), str(sys.getprofile())],
+        "collecting": gc.isenabled(),
+        "hooks": [str(sys.excepthook), str(threading.excepthook)],
+        "interval": sys.getswitchinterval(),
+        "logging": [str(logging.getLogger().handlers), logging.getLogger().level, logging.root.manager.disable],
+        "crashes told": faulthandler.is_enabled(),
+    }
+
+
+def _redirect(number: int) -> None:
+    fd = os.open(os.devnull, os.O_RDWR)
+    os.dup2(fd, number)
+    os.close(fd)
+
+
+def _set_environment() -> None:
+    os.environ.clear()
+    os.environ.update(JOBRUNNER_POISON="1", TZ="Asia/Tokyo")
+    time.tzset()
+
+
+def _raise_soon() -> None:
+    def handler(number: int, frame: object) -> None:
+        raise OSError("an alarm that is too late")
+
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 1e-6)
+
+
+def _close(stream: str) -> None:
+    getattr(sys, stream).close()
+
+
+def _set_stream() -> None:
+    sys.stdout = sys.stderr = None
+
+
+def _set_hooks() -> None:
+    sys.excepthook = threading.excepthook = print
+
+
+def _block_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+_CHANGES: dict[str, Callable[[], object]] = {
+    "chdir": lambda: os.chdir("/"),
+    "fchdir": lambda: os.fchdir(os.open("/", os.O_RDONLY)),
+    "environment": _set_environment,
+    "umask": lambda: os.umask(0o777),
+    "SIGTERM ignored": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "SIGINT ignored": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    "SIGSEGV handled": lambda: signal.signal(signal.SIGSEGV, print),
+    "alarm": lambda: signal.alarm(100),
+    "alarm with a handler that raises": _raise_soon,
+    "CPU time timers": lambda: [signal.setitimer(t, 100) for t in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)],
+    "mask": _block_signals,
+    "wakeup": lambda: signal.set_wakeup_fd(os.open(os.devnull, os.O_RDWR | os.O_NONBLOCK), warn_on_full_buffer=False),
+    "faulthandler": faulthandler.disable,
+    "file limit": lambda: resource.setrlimit(
+        resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    ),
+    "memory limit": lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 33, resource.RLIM_INFINITY)),
+    "core limit": lambda: resource.prlimit(0, resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1])),
+    "affinity": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+    "filters": lambda: warnings.simplefilter("error"),
+    "sys.path": lambda: sys.path.clear(),
+    "stdout closed": lambda: _close("stdout"),
+    "stderr closed": lambda: _close("stderr"),
+    "stdin closed": lambda: _close("stdin"),
+    "stdout detached": lambda: getattr(sys.stdout, "detach")(),  # noqa: B009 (not every text stream has it)
+    "streams replaced": _set_stream,
+    "descriptor 1 closed": lambda: os.close(1),
+    "descriptors closed": lambda: os.closerange(0, 3),
+    "descriptor 1 redirected": lambda: _redirect(1),
+    "descriptor 2 redirected": lambda: _redirect(2),
+    "descriptor 1 not blocking": lambda: os.set_blocking(1, False),
+    "recursion limit": lambda: sys.setrecursionlimit(200),
+    "trace": lambda: sys.settrace(lambda *_: None),
+    "profile": lambda: sys.setprofile(lambda *_: None),
+    "gc": gc.disable,
+    "hooks": _set_hooks,
+    "switch interval": lambda: sys.setswitchinterval(1.0),
+    "logging set up": lambda: logging.basicConfig(level=logging.DEBUG, force=True),
+    "logging disabled": lambda: logging.disable(logging.CRITICAL),
+}
+
+
+@pytest.fixture
+def one_worker(make_local: Callable[..., LocalExecutor]) -> LocalExecutor:
+    return make_local(1)
+
+
+@pytest.mark.parametrize("change", _CHANGES)
+def test_what_a_job_changes_is_put_back_in_the_same_worker(one_worker: LocalExecutor, change: str) -> None:
+    before = one_worker.submit(state).result()
+    one_worker.submit(_CHANGES[change]).exception()
+    assert one_worker.submit(state).result() == before
+
+
+@pytest.mark.parametrize(("function", "arguments"), [
+    (os.chdir, ("/",)), (os.umask, (0,)), (os.close, (1,)), (os.dup2, (0, 1)), (os.closerange, (0, 3)),
+    (signal.alarm, (100,)), (signal.setitimer, (signal.ITIMER_REAL, 100)), (signal.signal, (signal.SIGTERM, 1)),
+    (signal.pthread_sigmask, (signal.SIG_BLOCK, [signal.SIGTERM])), (sys.setrecursionlimit, (300,)),
+    (resource.setrlimit, (resource.RLIMIT_FSIZE, (1 << 30, -1))), (faulthandler.disable, ()),
+    (os.sched_setaffinity, (0, [0])),
+], ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
+def test_functions_of_the_standard_library_are_put_back_as_jobs_of_their_own(
+    one_worker: LocalExecutor, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    before = one_worker.submit(state).result()
+    one_worker.submit(function, *arguments).result()
+    assert one_worker.submit(state).result() == before
+
+
+def test_a_directory_that_is_gone_is_left(one_worker: LocalExecutor, tmp_path: Path) -> None:
+    def go_and_remove() -> None:
+        os.mkdir(tmp_path / "gone")
+        os.chdir(tmp_path / "gone")
+        shutil.rmtree(tmp_path / "gone")
+
+    before = one_worker.submit(os.getcwd).result()
+    one_worker.submit(go_and_remove).result()
+    assert one_worker.submit(os.getcwd).result() == before
+
+
+def test_what_code_in_c_sets_is_put_back_too(one_worker: LocalExecutor) -> None:
+    def meddle() -> None:
+        use_cpu(0.002)  # what takes less is looked at only where Python's own functions were called
+        libc = ctypes.CDLL(None)
+        libc.umask(0)
+        libc.chdir(b"/")
+        libc.signal(int(signal.SIGTERM), 1)
+        libc.signal(int(signal.SIGSEGV), 1)
+
+    before = one_worker.submit(state).result()
+    one_worker.submit(meddle).result()
+    assert one_worker.submit(state).result() == before
+
+
+def _nice() -> None:
+    os.nice(1)
+
+
+def _become_nobody() -> None:
+    os.setuid(65534)
+
+
+def _lower_hard_limit() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.setuid(65534) if os.getuid() == 0 else None
+
+
+def _use_up_descriptors() -> None:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    for _ in range(soft):
+        try:
+            os.open(os.devnull, os.O_RDONLY)
+        except OSError:
+            return
+
+
+def _few_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+@pytest.mark.parametrize("change", [_nice, _use_up_descriptors, _become_nobody, _lower_hard_limit])
+def test_a_worker_in_which_something_can_not_be_put_back_is_replaced(
+    make_local: Callable[..., LocalExecutor], change: Callable[[], object]
+) -> None:
+    if change in (_become_nobody, _lower_hard_limit) and os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    executor = make_local(1, initializer=_few_descriptors)
+    names = ["directory", "umask", "masks", "limits", "affinity", "path", "blocking"]
+    before = executor.submit(state).result()
+    executor.submit(change).result()
+    after = executor.submit(state).result()
+    assert after["pid"] != before["pid"]
+    assert [after[name] for name in names] == [before[name] for name in names]
+    assert executor.stats()["failed"] == 0
+    assert executor.stats()["restarts"] == 1
+
+
+# --- random numbers ---
+
+
+def _draw() -> tuple[float, float]:
+    return random.random(), float(numpy.random.random())
+
+
+def _seed_and_draw() -> tuple[float, float]:
+    random.seed(1)
+    numpy.random.seed(1)
+    return _draw()
+
+
+def _set_states() -> None:
+    random.setstate(random.Random(1).getstate())
+    numpy.random.set_state(numpy.random.RandomState(1).get_state())
+
+
+def _replace_generator() -> None:
+    numpy.random.set_state(numpy.random.RandomState(1).get_state())
+    if hasattr(numpy.random, "set_bit_generator"):
+        numpy.random.set_bit_generator(numpy.random.MT19937(1))
+
+
+@pytest.mark.parametrize("seed", [_seed_and_draw, _set_states, _replace_generator])
+def test_a_jobs_seed_does_not_reach_the_next(
+    make_local: Callable[..., LocalExecutor], seed: Callable[[], object]
+) -> None:
+    executor = make_local(1)
+    drawn: list[float] = []
+    for _ in range(3):
+        executor.submit(seed).result()
+        drawn += executor.submit(_draw).result()
+    fixed = executor.submit(_seed_and_draw).result()
+    assert len({*drawn, *fixed}) == len(drawn) + 2
+
+
+def test_seeding_works_within_a_job_and_is_never_rewound(make_local: Callable[..., LocalExecutor]) -> None:
+    executor = make_local(2)
+    assert len({executor.submit(_seed_and_draw).result() for _ in range(4)}) == 1
+    drawn = [value for job in [executor.submit(_draw) for _ in range(40)] for value in job.result()]
+    assert len(set(drawn)) == len(drawn)
+
+
+# --- threads ---
+
+
+def _blas_threads() -> list[int]:
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    return [library["num_threads"] for library in threadpoolctl.threadpool_info()]
+
+
+def _use_many_threads() -> None:
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    for library in threadpoolctl.ThreadpoolController().lib_controllers:
+        library.set_num_threads(2)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_blas_uses_the_threads_of_the_job_whatever_the_one_before_has_set(
+    make_local: Callable[..., LocalExecutor], threads: int
+) -> None:
+    pytest.importorskip("threadpoolctl")
+    executor = make_local(1, threads=threads)
+    before = executor.submit(_blas_threads)
+    assert set(before.result()) == {threads}
+    assert before.report().threads == threads
+    executor.submit(_use_many_threads).result()
+    assert set(executor.submit(_blas_threads).result()) == {threads}
+
+
+def test_a_number_of_threads_that_the_user_sets_by_variable_stands(make_local: Callable[..., LocalExecutor]) -> None:
+    pytest.importorskip("threadpoolctl")
+    executor = make_local(1, env={"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"})
+    assert set(executor.submit(_blas_threads).result()) == {2}
+    assert set(executor.submit(_blas_threads).result()) == {2}
+
+
+# --- growth ---
+
+
+_KEPT: list[bytes] = []
+
+
+def _keep(megabytes: int) -> int:
+    _KEPT.append(b"x" * (megabytes << 20))
+    return os.getpid()
+
+
+def test_a_worker_that_has_grown_is_replaced_quietly(make_local: Callable[..., LocalExecutor]) -> None:
+    executor = make_local(1, max_worker_growth="50MiB")
+    pids = [executor.submit(_keep, 30).result() for _ in range(6)]
+    # Beyond its first job each grows by 30 MiB a job: the second job more is one too many.
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3]
+    assert executor.stats()["recycled"] >= 1
+    assert executor.stats()["failed"] == 0
+
+
+def test_memory_that_a_job_has_freed_is_no_growth(make_local: Callable[..., LocalExecutor]) -> None:
+    executor = make_local(1, max_worker_growth="50MiB")
+    assert len({executor.submit(lambda: len(b"x" * (200 << 20)) and os.getpid()).result() for _ in range(4)}) == 1
+    assert executor.stats()["recycled"] == 0
+
+
+def test_a_job_that_holds_the_interpreter_lock_can_be_told_where(make_local: Callable[..., LocalExecutor]) -> None:
+    job = make_local(1, time_limit=0.5).submit(hold_interpreter_lock)
+    assert job.exception() is not None
+    assert "in hold_interpreter_lock" in (job.report().stack or "")
