@@ -10,5 +10,5 @@
     report     medians, spreads and ratios; the table, and the JSON
 
 Run it with ``python -m benchmarks`` from the repository's root.  A new case is a function in `cases`, a new peer a
-class in `peers`; nothing else has to know of it.
+class in `peers`; nothing else has to know of it.  `benchmarks.faults` compares what becomes of jobs that go wrong.
 """

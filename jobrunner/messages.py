@@ -132,9 +132,11 @@ class Measures(NamedTuple):
     rest_bytes: int
 
 
-def pack_outcome(measures: Measures, data: bytes) -> bytes:
-    """The body of a DONE or RAISED."""
-    return _MEASURES.pack(*measures) + data
+def pack_outcome(
+    taken_ns: int, started_ns: int, finished_ns: int, cpu_ns: int, peak_bytes: int, rest_bytes: int, data: bytes
+) -> bytes:
+    """The body of a DONE or RAISED: what `Measures` holds, and the data."""
+    return _MEASURES.pack(taken_ns, started_ns, finished_ns, cpu_ns, peak_bytes, rest_bytes) + data
 
 
 def unpack_outcome(body: bytes | bytearray) -> tuple[Measures, bytes]:

@@ -98,9 +98,26 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+_INTRODUCTION = """\
+# The fault matrix
+
+Written by `python -m benchmarks.faults --markdown docs/faults.md`; `--help` says how to run a part of it.
+
+In each row a faulty job runs beside two healthy ones: A, which is running when the fault happens, and B, which waits.
+A row *holds* when the faulty job alone fails, with a fitting error and in time (or succeeds, where it should), A and B
+run once each and keep their results, the pool completes another job afterwards and closes in time, and no process is
+left. In the rows on state, a later job on the same worker must see nothing of what the faulty one has changed.
+
+Otherwise the cell tells what went wrong first: *A lost* and *B lost* mean that a healthy job failed; *hangs*, that the
+faulty job never ended; *can't end it*, that the library has neither a time limit a job nor a way to end a running one.
+"""
+
+
 def as_markdown(matrix: Matrix) -> str:
-    """The table in Markdown, and a line on what it was made with."""
+    """A page with the table, and a line on what it was made with."""
     lines = [
+        *_INTRODUCTION.splitlines(),
+        "",
         _row("the job …", *(peer.name for peer in matrix.peers)),
         _row("---", *("---" for _ in matrix.peers)),
     ]

@@ -217,8 +217,8 @@ class PoolJob(Job):
             # Where it has run already, it is about to be settled, or to be tried again.
             return JobStatus.RUNNING if self.started and self.state is not JobState.QUEUED else JobStatus.QUEUED
         # The function started; or its worker is at the next one already, and the outcome is on its way.
-        claimed, started = lane.claimed(), lane.started()
-        if started == self.order or claimed > self.order:
+        # The worker may go on between two reads.
+        if lane.started() >= self.order or (claimed := lane.claimed()) > self.order:
             return JobStatus.RUNNING
         return JobStatus.VALIDATING if claimed == self.order else JobStatus.QUEUED
 

@@ -448,8 +448,11 @@ class Scheduler:
         job.end = None
         self.queue.append_front(job)
 
-    def _reclaim(self, slot: Slot) -> None:
-        """Take back what the lane has not claimed, to the front of the queue."""
+    def _reclaim(self, slot: Slot, *, ending: bool = False) -> None:
+        """Take back what the lane has not claimed, to the front of the queue.
+
+        With `ending` what was answered has left processes behind, which use memory until the lane is ended.
+        """
         revoked = self._driver.revoke(slot)
         if not revoked:
             return
@@ -458,7 +461,8 @@ class Scheduler:
         slot.dropping += revoked
         if not slot.inflight:
             self._busy_cores -= slot.threads
-            self._free(slot)
+            if not ending:
+                self._free(slot)
 
     def dropped(self, slot: Slot, now: float) -> None:
         """The worker has dropped a job that was revoked."""
@@ -513,8 +517,9 @@ class Scheduler:
             self._driver.finish(job, End.OUTCOME)
         if slot.state is LaneState.SERVING:
             if leaving:
-                self._reclaim(slot)
-                if not slot.inflight:
+                if slot.inflight:
+                    self._reclaim(slot, ending=True)
+                else:
                     self._busy_cores -= slot.threads
                 self._end_slot(slot, None)
                 self.fill(now)

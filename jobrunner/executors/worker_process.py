@@ -79,41 +79,49 @@ class WorkerProcess:
         self._executor = ProcessPoolExecutor(
             max_workers=1, context=get_context("loky"), initializer=become_worker, initargs=(end,), env=dict(env)
         )
-        try:
-            # Now, not when the first item is queued: an exiting interpreter (3.12 and later) starts no more threads.
-            self._executor._call_queue._start_thread()
-            with _may_have_children(), working_streams():
-                self._executor.submit(serve)
-        except BaseException:
-            for process in self._executor._processes.values():
-                os.kill(process.pid, _KILL)
-                process.join()
-            self._executor._call_queue.close()
-            self._executor._call_queue.join_thread()
-            raise
-        (self._process,) = self._executor._processes.values()
-        # A user's `multiprocessing.active_children()` reaps what has ended: the pid would be free while we use it.
-        multiprocessing_process._children.discard(self._process)  # type: ignore[attr-defined]
-        self.pid: int = self._process.pid
         self._status: ExitStatus | None = None
         self._rusage: Any = None
         # What those below it had used when they were found, to be ended.
         self._below = Usage(0.0, 0)
         self._peak = 0
-        self._pidfd = open_pidfd(self.pid)
+        self._pidfd: int | None = None
         self._watch: socket.socket | None = None
-        if self._pidfd is None:
-            self._watch = self._start_watch()
-        else:
-            # It is reaped by us alone, with the account of what it has used, and not by loky's thread.
-            self._process._popen.pid = _NO_PID
+        try:
+            # Now, not when the first item is queued: an exiting interpreter (3.12 and later) starts no more threads.
+            self._executor._call_queue._start_thread()
+            with _may_have_children(), working_streams():
+                self._executor.submit(serve)
+            (self._process,) = self._executor._processes.values()
+            # A user's `multiprocessing.active_children()` reaps what has ended: the pid would be free while we use it.
+            multiprocessing_process._children.discard(self._process)  # type: ignore[attr-defined]
+            self.pid: int = self._process.pid
+            self._pidfd = open_pidfd(self.pid)
+            if self._pidfd is None:
+                # If it is dead by now and loky's thread has reaped it, this fails, and with it the start.
+                self._watch = self._start_watch()
+            else:
+                # It is reaped by us alone, with the account of what it has used, and not by loky's thread.
+                self._process._popen.pid = _NO_PID
+        except BaseException:
+            self._undo_start()
+            raise
+
+    def _undo_start(self) -> None:
+        """End what was started, and release it."""
+        for process in self._executor._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, _KILL)
+            process.join()
+        self._executor._call_queue.close()
+        self._executor._call_queue.join_thread()
+        self.join_loky()
 
     def _start_watch(self) -> socket.socket:
         """A socket that becomes readable when the process has ended: the fallback for a pidfd."""
         import psutil
 
-        ours, theirs = socket.socketpair()
         process = psutil.Process(self.pid)
+        ours, theirs = socket.socketpair()
 
         def watch() -> None:
             with contextlib.suppress(psutil.Error):

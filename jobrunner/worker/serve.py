@@ -26,7 +26,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from jobrunner.execution import Outcome, drop_own_frames, execute
+from jobrunner.execution import drop_own_frames, execute
 from jobrunner.handover import HandedDescriptor, ProgressPage
 from jobrunner.messages import (
     LEAVING,
@@ -34,7 +34,6 @@ from jobrunner.messages import (
     RELAY,
     FrameReader,
     Kind,
-    Measures,
     pack_frame,
     pack_outcome,
     unpack_call,
@@ -52,7 +51,7 @@ from jobrunner.worker.process import (
 )
 from jobrunner.worker.relay import Relay
 from jobrunner.worker.surroundings import Surroundings
-from jobrunner.worker.usage import Usage, UsageMeter
+from jobrunner.worker.usage import UsageMeter
 
 __all__ = ["serve"]
 
@@ -186,7 +185,9 @@ class _Server:
         leaving = self._left_something(lasted_ns)
         usage = self._usage.end(lasted_ns)
         said = LEAVING * leaving | OUTPUT * self._surroundings.streams.unread()
-        self._send(_outcome_frame(seq, outcome, usage, said))
+        body = pack_outcome(*times, *usage, outcome.data)
+        self._send(pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, body, said))
+        del body
         del outcome
         if leaving:
             self._await_end()
@@ -260,11 +261,6 @@ class _Server:
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return function(*args, **kwargs)
-
-
-def _outcome_frame(seq: int, outcome: Outcome, usage: Usage, flags: int) -> bytes:
-    body = pack_outcome(Measures(*outcome.times, *usage), outcome.data)
-    return pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, body, flags)
 
 
 def _exit_code(error: SystemExit) -> int:

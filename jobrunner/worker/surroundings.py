@@ -21,7 +21,6 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -60,6 +59,9 @@ _close = os.close  # the one that is not watched
 _SILENCE_TRIES = 5
 # A job that took longer may have changed anything.
 _SHORT_NS = 1_000_000
+# A job that took less can have opened only a few files: that is looked at now and then.
+_FEW_FILES_NS = 50_000
+_JOBS_BETWEEN_LOOKS = 16
 
 
 class Surroundings:
@@ -72,6 +74,7 @@ class Surroundings:
 
     def __init__(self, threads: int, signals_restored: Callable[[], None]) -> None:
         self._signals_restored = signals_restored
+        self._jobs = 0
         self._touched = Touched()
         self._threads = ThreadLimits(threads)
         self.streams = StandardStreams()
@@ -154,6 +157,9 @@ class Surroundings:
                 self._touched.state = False
                 if _rank() != self._rank:
                     return False
+            self._jobs += 1
+            if lasted_ns < _FEW_FILES_NS and self._jobs % _JOBS_BETWEEN_LOOKS:
+                return True
             # What a job has opened may be wanted by what it has loaded; so much leaves too little for the next one.
             return _next_descriptor() <= self._most_descriptors
         except Exception:
@@ -254,19 +260,16 @@ def _interpreter_state() -> tuple[Any, ...]:
         sys.gettrace(),
         sys.getprofile(),
         gc.isenabled(),
-        sys.excepthook,
-        threading.excepthook,
         sys.getswitchinterval(),
     )
 
 
 def _set_interpreter_state(state: tuple[Any, ...]) -> None:
-    recursion, trace, profile, collecting, hook, thread_hook, interval = state
+    recursion, trace, profile, collecting, interval = state
     sys.setrecursionlimit(recursion)
     sys.settrace(trace)
     sys.setprofile(profile)
     (gc.enable if collecting else gc.disable)()
-    sys.excepthook, threading.excepthook = hook, thread_hook
     sys.setswitchinterval(interval)
 
 

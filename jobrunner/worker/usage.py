@@ -11,7 +11,6 @@ import contextlib
 import os
 import sys
 import time
-from typing import NamedTuple
 
 from jobrunner.handover import ProgressPage
 
@@ -20,27 +19,16 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Usage", "UsageMeter"]
+__all__ = ["UsageMeter"]
 
+# In less time no child can have been started and waited for.
+_QUICKEST_CHILD_NS = 20_000
 # A shorter job can't have touched so much new memory that it would show: some megabytes at most.
 _SHORT_NS = 200_000
 # The kernel's peak is begun anew where it stands this far above what is in use.
 _SLACK_BYTES = 1 << 20
 
 _HAS_STATUS = sys.platform == "linux" and os.path.exists("/proc/self/status")
-
-
-class Usage(NamedTuple):
-    """What a job has used; 0 where it is not known.
-
-    cpu_ns: CPU time, that of waited-for children included.
-    peak_bytes: the highest resident memory of the process while it ran.
-    rest_bytes: the resident memory after it.
-    """
-
-    cpu_ns: int
-    peak_bytes: int
-    rest_bytes: int
 
 
 class UsageMeter:
@@ -68,13 +56,19 @@ class UsageMeter:
         words[ProgressPage.REST_BYTES] = self._rest
         words[ProgressPage.FLOOR_BYTES] = self._system_peak
 
-    def end(self, lasted_ns: int) -> Usage:
-        """The job that was begun is over, its children that have ended are waited for; it took `lasted_ns`."""
-        self._children_ns, children_peak = _children_usage()
-        self._system_peak = max(self._system_peak, children_peak)
+    def end(self, lasted_ns: int) -> tuple[int, int, int]:
+        """The job that was begun is over, its children that have ended are waited for; it took `lasted_ns`.
+
+        Returns:
+            Its CPU time in nanoseconds, that of waited-for children included; the highest resident memory of the
+            process while it ran, and the resident memory after it, in bytes; 0 where that is not known.
+        """
+        if lasted_ns >= _QUICKEST_CHILD_NS:
+            self._children_ns, children_peak = _children_usage()
+            self._system_peak = max(self._system_peak, children_peak)
         cpu_ns = time.process_time_ns() + self._children_ns - self._cpu_ns
         peak = self._peak if lasted_ns < _SHORT_NS else self._measure()
-        return Usage(max(0, cpu_ns), peak, self._rest)
+        return cpu_ns, peak, self._rest
 
     def _measure(self) -> int:
         """The job's peak, 0 where it is not known; from now on the next job's is measured."""

@@ -147,23 +147,25 @@ def test_in_a_map_too_the_item_alone_fails(make_local: MakeLocal) -> None:
 # --- the budget ---
 
 
-def test_jobs_start_only_while_their_limits_fit_the_budget(make_local: MakeLocal, gate: Gate) -> None:
+def test_jobs_start_only_while_their_limits_fit_the_budget(
+    make_local: MakeLocal, make_gate: Callable[[], Gate]
+) -> None:
     executor = make_local(3, memory_budget="500MiB")
+    gates = [make_gate() for _ in range(4)]
     large = executor.with_options(memory_limit="300MiB")
-    jobs = [large.submit(meet, gate.path, number) for number in range(3)]
-    gate.await_arrival()
-    small = executor.with_options(memory_limit="100MiB", priority=1).submit(meet, gate.path, "small")
-    gate.await_arrival()
+    jobs = [large.submit(meet, gate.path, number) for number, gate in enumerate(gates[:3])]
+    gates[0].await_arrival()
+    jobs.append(executor.with_options(memory_limit="100MiB", priority=1).submit(meet, gates[3].path, 3))
+    gates[3].await_arrival()
     assert executor.stats()["running"] == 2  # with a core to spare: 300 + 100 + 300 would be too much
     assert executor.stats()["queued"] == 2
-    gate.release(2)
-    assert (jobs[0].result(), small.result()) == (0, "small")
-    gate.await_arrival()
-    assert executor.stats()["running"] == 1
-    gate.release()
-    gate.await_arrival()
-    gate.release()
-    assert [job.result() for job in jobs] == [0, 1, 2]
+    gates[0].release()
+    assert jobs[0].result() == 0
+    gates[1].await_arrival()
+    assert executor.stats()["running"] == 2
+    for gate in gates[1:]:
+        gate.release()
+    assert [job.result() for job in jobs] == [0, 1, 2, 3]
 
 
 def test_what_waits_behind_a_job_that_does_not_fit_starts_when_that_is_cancelled(

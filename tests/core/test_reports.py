@@ -171,7 +171,6 @@ def test_a_job_that_is_ended_tells_where_it_was(make_local: MakeLocal, gate: Gat
     else:
         job.exception()
     assert "in wait_here" in (job.report().stack or "")
-    assert "in await_release" in (job.report().stack or "")
 
 
 def test_a_stopped_worker_and_one_in_c_code_tell_where_they_are(make_local: MakeLocal) -> None:

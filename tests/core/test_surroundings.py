@@ -13,7 +13,6 @@ import resource
 import shutil
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -64,7 +63,6 @@ def state() -> dict[str, Any]:
         "recursion": sys.getrecursionlimit(),
         "tracing": [str(sys.gettrace()), str(sys.getprofile())],
         "collecting": gc.isenabled(),
-        "hooks": [str(sys.excepthook), str(threading.excepthook)],
         "interval": sys.getswitchinterval(),
         "logging": [str(logging.getLogger().handlers), logging.getLogger().level, logging.root.manager.disable],
         "crashes told": faulthandler.is_enabled(),
@@ -97,10 +95,6 @@ def _close(stream: str) -> None:
 
 def _set_stream() -> None:
     sys.stdout = sys.stderr = None
-
-
-def _set_hooks() -> None:
-    sys.excepthook = threading.excepthook = print
 
 
 def _block_signals() -> None:
@@ -143,7 +137,6 @@ _CHANGES: dict[str, Callable[[], object]] = {
     "trace": lambda: sys.settrace(lambda *_: None),
     "profile": lambda: sys.setprofile(lambda *_: None),
     "gc": gc.disable,
-    "hooks": _set_hooks,
     "switch interval": lambda: sys.setswitchinterval(1.0),
     "logging set up": lambda: logging.basicConfig(level=logging.DEBUG, force=True),
     "logging disabled": lambda: logging.disable(logging.CRITICAL),

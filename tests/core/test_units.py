@@ -217,7 +217,7 @@ def test_a_calls_body_holds_its_handles_apart(payload: bytes, handles: list[byte
 
 @given(st.builds(Measures, *[st.integers(0, (1 << 64) - 1)] * 6), st.binary(max_size=50))
 def test_an_outcome_holds_its_measures_apart(measures: Measures, data: bytes) -> None:
-    assert unpack_outcome(pack_outcome(measures, data)) == (measures, data)
+    assert unpack_outcome(pack_outcome(*measures, data)) == (measures, data)
 
 
 # --- handover ---
