@@ -15,21 +15,18 @@ never runs the user's code, and never waits but in `select`.  Futures are settle
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
-import selectors
-import socket
 import sys
 import threading
 import time
-from collections import deque
 
 from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, WorkerDiedError
 from jobrunner.executors.callbacks import on_callback_thread
 from jobrunner.executors.future import CANCELLED, Settlement, in_event_loop
 from jobrunner.executors.lane import Lane, LaneConfig
+from jobrunner.executors.listener import Listener
 from jobrunner.executors.memory_watch import MemoryWatch, Watched
 from jobrunner.executors.notes import pass_on
 from jobrunner.executors.output import Capture
@@ -38,6 +35,7 @@ from jobrunner.executors.post_mortem import Death, error_for
 from jobrunner.executors.records import CancelAnswer, End, Job, JobState, LaneState, Slot
 from jobrunner.executors.scheduler import Scheduler
 from jobrunner.executors.services import services
+from jobrunner.executors.settler import Settler
 from jobrunner.messages import LEAVING, OUTPUT, RELAY, Frame, Kind, unpack_outcome
 from jobrunner.options import JobOptions, PoolOptions
 from jobrunner.serialization import dump_call, dump_exception, load_exception
@@ -52,9 +50,6 @@ _END_PAUSE_S = 0.1
 
 # From 3.12 on an exiting interpreter starts no threads, and a worker's start needs some of loky's: a program that ends
 # right after its first submit must have one worker on its way by then.
-# What a descriptor in the selector is of a lane: its channel, its worker's death, or what its worker prints.
-_CHANNEL, _DEATH, _STDOUT, _STDERR = range(4)
-
 _WAIT_FOR_FIRST_LANE = sys.version_info >= (3, 12)
 
 
@@ -120,26 +115,18 @@ class Pool:
         self._muted: set[Lane] = set()
         # Watches the jobs that have a memory limit; None before the first.
         self._watch: MemoryWatch | None = None
-        # Jobs that are settled as soon as what they printed and logged has reached the caller's streams and loggers.
-        self._deferred = 0
         # What the last worker that could not start said of it, pickled; and how it ended.
         self._start_error: bytes | None = None
         self._start_death: Death | None = None
         self.counts = {"done": 0, "failed": 0, "cancelled": 0}
 
-        # Jobs that are over and whose futures are not told yet; filled under the lock, emptied without.
-        self._to_settle: deque[tuple[PoolJob, Settlement]] = deque()
-        # Written to wake the dispatcher; a byte in it is as good as many.
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
+        self._settler = Settler(self._writer)
+        self._listener = Listener()
         self._abandoned = False
         # Set once a worker was started, or could not be.
         self._first_start = threading.Event()
         # Until when the dispatcher sleeps if nothing happens; None: for ever.  Written under _lock, by it alone.
         self._sleeps_until: float | None = None
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
         self._dispatcher = threading.Thread(target=self._dispatch, name="jobrunner-dispatcher", daemon=True)
         self._dispatcher.start()
         services_.register(self)
@@ -184,7 +171,7 @@ class Pool:
                 self._watch = MemoryWatch(self._watched, self._note_use, self._exceeded)
             self._scheduler.submit(job, time.monotonic())
             self._carry_out()
-        self._settle()
+        self._settler.settle()
         if _WAIT_FOR_FIRST_LANE and not self._first_start.is_set() and not in_event_loop():
             self._first_start.wait()
 
@@ -196,7 +183,7 @@ class Pool:
             self._scheduler.held.discard(job)
             job.move(JobState.FINAL)
             self._close_job(job, Settlement(error=error))
-        self._settle()
+        self._settler.settle()
 
     def _check_open(self) -> None:
         if self._closing or self.pid != os.getpid():
@@ -217,7 +204,7 @@ class Pool:
         with self._lock:
             answer = self._scheduler.cancel(job, time.monotonic())
             self._carry_out()
-        self._settle()
+        self._settler.settle()
         if answer is CancelAnswer.CANCELLED or job.was_cancelled:
             # Another thread may be about to: whoever cancels sees it cancelled.
             if future is not None:
@@ -238,7 +225,7 @@ class Pool:
         with self._lock:
             self._scheduler.decided(job, retry, time.monotonic())
             self._carry_out()
-        self._settle()
+        self._settler.settle()
 
     def lane_of(self, slot: Slot | None) -> Lane | None:
         """The lane of a slot, if its worker is up."""
@@ -308,7 +295,7 @@ class Pool:
                 feeder.stop()
             else:
                 feeder.close()
-        self._settle()
+        self._settler.settle()
         self.wake()
 
     def join(self) -> None:
@@ -317,12 +304,11 @@ class Pool:
             return
         self._dispatcher.join()
         with self._lock:
-            self._changed.wait_for(lambda: not self._ending and not self._deferred)
+            self._changed.wait_for(lambda: not self._ending)
             enders = self._enders
         for ender in enders:
             ender.join()
-        # What jobs that were ended had printed; the others' was written before they were final.
-        self._writer.drain()
+        self._settler.join()
 
     def close_at_exit(self) -> None:
         """Run what was submitted, and end; called at interpreter exit."""
@@ -335,8 +321,7 @@ class Pool:
         """In a fork: let go of the channels, which are the parent's."""
         for lane in list(self._lanes.values()):
             lane.forsake()
-        self._wake_reader.close()
-        self._wake_writer.close()
+        self._listener.forsake()
 
     def abandon(self) -> None:
         """Nobody can submit any more: end when what was submitted is over.  Takes no lock, for it may be called from
@@ -347,12 +332,7 @@ class Pool:
 
     def wake(self) -> None:
         """Have the dispatcher look at what has changed."""
-        try:
-            self._wake_writer.send(b"\0")
-        except BlockingIOError:
-            pass  # it has been woken and has not looked yet
-        except OSError:
-            pass  # it has ended
+        self._listener.wake()
 
     # --- the scheduler's driver; all under the lock ---
 
@@ -454,7 +434,7 @@ class Pool:
         job.slot = None
         job.was_cancelled = settlement is CANCELLED
         self.counts["cancelled" if settlement is CANCELLED else "done" if settlement.ok else "failed"] += 1
-        self._to_settle.append((job, settlement))
+        self._settler.add(job, settlement)
 
     # --- carrying out ---
 
@@ -472,36 +452,6 @@ class Pool:
             self.wake()
         if self._options.max_pending is not None:
             self._changed.notify_all()
-
-    def _settle(self) -> None:
-        """Tell the futures of jobs that are over; without the lock."""
-        to_settle = self._to_settle
-        while to_settle:
-            try:
-                job, settlement = to_settle.popleft()
-            except IndexError:
-                return
-            if settlement is not CANCELLED and (job.noted or job.ticket > self._writer.done):
-                self._settle_later(job, settlement)
-            else:
-                _tell(job, settlement)
-
-    def _settle_later(self, job: PoolJob, settlement: Settlement) -> None:
-        """Tell a job's future when what it printed is written, and what it logged is passed on."""
-
-        def tell() -> None:
-            _tell(job, settlement)
-            with self._lock:
-                self._deferred -= 1
-                self._changed.notify_all()
-
-        with self._lock:
-            self._deferred += 1
-        if job.noted:
-            # Callbacks are begun in order: those that pass on what it logged come before.
-            self._writer.put(lambda: services().callbacks.run(tell))
-        else:
-            self._writer.put(tell)
 
     # --- the thread that watches memory ---
 
@@ -538,7 +488,7 @@ class Pool:
             if job is not None:
                 self._scheduler.exceed_memory(job, time.monotonic())
             self._carry_out()
-        self._settle()
+        self._settler.settle()
 
     # --- the spawner's thread, and the enders' ---
 
@@ -560,7 +510,7 @@ class Pool:
                 self._scheduler.died(slot, now)
                 self._scheduler.ended(slot, now)
                 self._carry_out()
-            self._settle()
+            self._settler.settle()
             self.wake()
             return
         with self._lock:
@@ -629,37 +579,20 @@ class Pool:
         finally:
             if self._watch is not None:
                 self._watch.close()
-            self._selector.close()
-            self._wake_reader.close()
-            self._wake_writer.close()
+            self._listener.close()
 
     def _turn(self) -> bool:
         """Wait for something to happen and deal with it; False when all is over."""
         until = self._sleeps_until
-        arrived: list[tuple[Lane, list[Frame]]] = []
-        dead: list[Lane] = []
-        printed: list[tuple[Lane, int]] = []
-        for key, events in self._selector.select(None if until is None else max(0.0, until - time.monotonic())):
-            if key.data is None:
-                with contextlib.suppress(BlockingIOError):
-                    self._wake_reader.recv(4096)
-                continue
-            lane, what = key.data
-            if what == _CHANNEL:
-                if events & selectors.EVENT_READ:
-                    arrived.append((lane, lane.receive()))
-            elif what == _DEATH:
-                self._selector.unregister(key.fileobj)
-                dead.append(lane)
-            else:
-                printed.append((lane, what - _STDOUT))
+        heard = self._listener.wait(None if until is None else max(0.0, until - time.monotonic()))
+        arrived = [(lane, lane.receive()) for lane in heard.arrived]
         with self._lock:
             # What a job has printed first: it is over when its outcome is taken in.
-            for lane, stream in printed:
+            for lane, stream in heard.printed:
                 self._take_output(lane, stream)
             for lane, frames in arrived:
                 self._take_in(lane, frames)
-            for lane in dead:
+            for lane in heard.dead:
                 self._take_in(lane, lane.drain())
                 lane.answered()
                 self._scheduler.died(lane.slot, time.monotonic())
@@ -674,52 +607,33 @@ class Pool:
             self._scheduler.alarm = float("inf")
             self._sleeps_until = self._scheduler.next_tick()
         # The last thing before sleeping again: those who are woken want the interpreter to themselves.
-        self._settle()
+        self._settler.settle()
         return going_on
 
     def _listen(self) -> None:
         """Register what there is to listen to, and try again what would not be sent."""
         for lane in self._opened:
-            self._selector.register(lane.fileno(), selectors.EVENT_READ, (lane, _CHANNEL))
-            self._selector.register(lane.worker.fileno(), selectors.EVENT_READ, (lane, _DEATH))
-            self._listen_to_output(lane)
+            self._listener.listen(lane)
         self._opened.clear()
         if self._muted and self._writer.has_room(self.wake):
             for lane in self._muted:
-                self._listen_to_output(lane)
+                self._listener.listen_to_output(lane)
             self._muted.clear()
         for lane in list(self._blocked):
-            if lane.flush():
+            sent = lane.flush()
+            if sent:
                 self._blocked.discard(lane)
-                self._set_events(lane, selectors.EVENT_READ)
-            else:
-                self._set_events(lane, selectors.EVENT_READ | selectors.EVENT_WRITE)
-
-    def _listen_to_output(self, lane: Lane) -> None:
-        if lane.output is not None:
-            for stream, fd in enumerate(lane.output.ours):
-                self._selector.register(fd, selectors.EVENT_READ, (lane, _STDOUT + stream))
+            self._listener.watch_for_room(lane, not sent)
 
     def _take_output(self, lane: Lane, stream: int) -> None:
         """Take in what a worker has printed."""
-        output = lane.output
-        if output is None or lane in self._muted:
+        if lane.output is None or lane in self._muted:
             return
         if not self._writer.has_room(self.wake):
             self._muted.add(lane)
-            for fd in output.ours:
-                self._unlisten(fd)
-        elif not output.read(stream, _capture(lane)):
-            self._unlisten(output.ours[stream])  # nothing, though it was readable: the end
-
-    def _set_events(self, lane: Lane, events: int) -> None:
-        with contextlib.suppress(KeyError, ValueError):  # its channel has closed
-            if self._selector.get_key(lane.fileno()).events != events:
-                self._selector.modify(lane.fileno(), events, (lane, _CHANNEL))
-
-    def _unlisten(self, descriptor: int) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(descriptor)
+            self._listener.ignore_output(lane)
+        elif not lane.output.read(stream, _capture(lane)):
+            self._listener.ignore(lane.output.ours[stream])  # nothing, though it was readable: the end
 
     def _take_in(self, lane: Lane, frames: list[Frame]) -> None:
         """Deal with what a worker said."""
@@ -731,7 +645,7 @@ class Pool:
             lane.distrust()
         if lane.eof:
             # Not death: its worker may live on without its channel.  There is nothing left to listen to.
-            self._unlisten(lane.fileno())
+            self._listener.ignore(lane.fileno())
 
     def _take_frame(self, lane: Lane, frame: Frame) -> None:
         kind, flags, order, body = frame
@@ -815,10 +729,7 @@ class Pool:
             self._scheduler.ended(lane.slot, time.monotonic())
             if lane in self._opened:
                 self._opened.remove(lane)  # it ended before it was ever listened to
-            self._unlisten(lane.fileno())
-            self._unlisten(lane.worker.fileno())
-            for fd in () if lane.output is None else lane.output.ours:
-                self._unlisten(fd)
+            self._listener.forget(lane)
             self._muted.discard(lane)
             self._blocked.discard(lane)
             del self._lanes[lane.number]
@@ -849,7 +760,7 @@ class Pool:
                     error = WorkerDiedError("jobrunner's dispatcher has failed; see the log", job_id=job.job_id)
                     self._close_job(job, Settlement(error=error))
             self._changed.notify_all()
-        self._settle()
+        self._settler.settle()
 
 
 def _capture(lane: Lane) -> Capture | None:
@@ -857,12 +768,3 @@ def _capture(lane: Lane) -> Capture | None:
     inflight = lane.slot.inflight
     job = inflight[0] if inflight else None
     return job.capture if isinstance(job, PoolJob) else None
-
-
-def _tell(job: PoolJob, settlement: Settlement) -> None:
-    """Tell those who hold a job what it came to."""
-    future = job.future
-    if future is not None:
-        future.settle(settlement)
-    if job.watcher is not None:
-        job.watcher.ended(job, settlement)
