@@ -50,6 +50,8 @@ ExitStatus = tuple[int | None, int | None]
 
 # How long a worker may take to write its stack.
 _STACK_S = 0.05
+# How long loky's threads may take to end after their worker.
+_LOKY_S = 5.0
 # No process has this number: it is above what any kernel gives.
 _NO_PID = (1 << 22) + 1
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -275,9 +277,9 @@ class WorkerProcess:
 
     def join_loky(self) -> None:
         """Wait until loky has put away what it kept of the process, which is dead."""
-        manager = self._executor._executor_manager_thread
-        if manager is not None:
-            manager.join(5.0)
+        for thread in (self._executor._executor_manager_thread, self._executor._call_queue._thread):
+            if thread is not None:
+                thread.join(_LOKY_S)
 
     def close(self) -> None:
         """Release what is held of the process, which is dead."""
