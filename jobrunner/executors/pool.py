@@ -36,9 +36,11 @@ from jobrunner.executors.records import CancelAnswer, End, Job, JobState, LaneSt
 from jobrunner.executors.scheduler import Scheduler
 from jobrunner.executors.services import services
 from jobrunner.executors.settler import Settler
+from jobrunner.memory import format_bytes
 from jobrunner.messages import LEAVING, OUTPUT, RELAY, Frame, Kind, unpack_outcome
 from jobrunner.options import JobOptions, PoolOptions
 from jobrunner.serialization import dump_call, dump_exception, load_exception
+from jobrunner.worker.process import EXIT_SPOILED
 
 __all__ = ["Pool"]
 
@@ -698,6 +700,7 @@ class Pool:
             job.raised = Settlement(ok=ok, data=data)
         else:
             lane.answered()
+        worn = lane.slot.worn
         self._scheduler.outcome(
             lane.slot,
             job.seq,
@@ -707,6 +710,11 @@ class Pool:
             time.monotonic(),
             measures.rest_bytes,
         )
+        if flags & LEAVING:
+            _log.info("worker %s is replaced: job %s has left processes or threads behind", lane.pid, job.job_id)
+        elif lane.slot.worn and not worn:
+            grown = format_bytes(measures.rest_bytes - lane.slot.rest_bytes)
+            _log.info("worker %s is replaced: its memory at rest has grown by %s", lane.pid, grown)
         if job.state is JobState.DECIDING:
             services().callbacks.run(lambda: self.decide(job))
 
@@ -718,14 +726,17 @@ class Pool:
             if lane.output is not None:
                 lane.output.drain(_capture(lane))
                 lane.output.finish_lines()
+            death = lane.death()
+            if death.exit_code == EXIT_SPOILED:
+                _log.info("worker %s is replaced: a job has changed what can't be put back", lane.pid)
             for job in lane.slot.inflight:
                 if isinstance(job, PoolJob) and (job.state is JobState.ENDING or job.order == lane.claimed()):
-                    job.take_death(lane.death())
+                    job.take_death(death)
                     job.started = lane.started_at() if lane.started() == job.order else 0.0
                     job.item = lane.item()
                     job.ticket = 0 if lane.output is None else lane.output.ticket
             if lane.slot.state is LaneState.ENDING and not lane.slot.served and not lane.slot.inflight:
-                self._start_death = lane.death()
+                self._start_death = death
             self._scheduler.ended(lane.slot, time.monotonic())
             if lane in self._opened:
                 self._opened.remove(lane)  # it ended before it was ever listened to

@@ -427,6 +427,18 @@ def test_workers_that_cannot_start_fail_what_waits_and_do_not_start_for_ever(
         executor.submit(oddities.add, 1).result()  # it tries again
 
 
+def test_the_cause_of_workers_that_die_while_starting_is_told(make_local: MakeLocal) -> None:
+    job = make_local(1, initializer=os._exit, initargs=(5,)).submit(pow, 2, 3)
+    error = job.exception()
+    assert isinstance(error, WorkerDiedError)
+    assert error.exit_code == 5
+    assert "left with exit code 5" in str(error)
+    job = make_local(1, initializer=oddities.segfault).submit(pow, 2, 3)
+    assert "crashed with SIGSEGV" in str(job.exception())
+    assert "in segfault" in (job.report().stack or "")
+    assert "crashed with SIGSEGV" in (job.report().cause or "")
+
+
 def test_a_worker_is_replaced_after_so_many_jobs(make_local: MakeLocal) -> None:
     executor = make_local(1, max_jobs_per_worker=3)
     pids = [executor.submit(os.getpid).result() for _ in range(9)]

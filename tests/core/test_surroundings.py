@@ -217,7 +217,7 @@ def _use_up_descriptors() -> None:
             return
 
 
-def _few_descriptors() -> None:
+def _few_descriptors() -> None:  # an initializer
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
@@ -327,13 +327,18 @@ def _keep(megabytes: int) -> int:
     return os.getpid()
 
 
-def test_a_worker_that_has_grown_is_replaced_quietly(make_local: Callable[..., LocalExecutor]) -> None:
+def test_a_worker_that_has_grown_is_replaced_quietly(
+    make_local: Callable[..., LocalExecutor], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "jobrunner")
     executor = make_local(1, max_worker_growth="50MiB")
     pids = [executor.submit(_keep, 30).result() for _ in range(6)]
     # Beyond its first job each grows by 30 MiB a job: the second job more is one too many.
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3]
     assert executor.stats()["recycled"] >= 1
     assert executor.stats()["failed"] == 0
+    assert "its memory at rest has grown by 60" in caplog.text
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
 
 
 def test_memory_that_a_job_has_freed_is_no_growth(make_local: Callable[..., LocalExecutor]) -> None:
