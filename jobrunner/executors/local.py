@@ -102,7 +102,7 @@ class LocalExecutor(JobExecutor):
             `MemoryLimitExceeded`.
         threads: BLAS/OpenMP threads that a job may use, and cores that it takes up.
         grace: seconds between a polite interrupt inside the job (a KeyboardInterrupt, so that its ``finally`` blocks
-            run) and the end of its processes; 0: ended at once.
+            run) and the end of its processes; 0: ended at once, as above a memory limit always.
         capture_output: whether what the job and its processes print goes to its report (`JobReport.stdout_tail`,
             `JobFuture.output`) instead of the caller's own streams.
         idle_timeout: seconds after which an idle worker leaves; None: never.

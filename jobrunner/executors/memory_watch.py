@@ -20,8 +20,9 @@ __all__ = ["MemoryWatch", "Watched"]
 
 # No job is expected to grow faster than this.
 _GROWTH_PER_S = 4e9
-# The shortest and the longest time between two looks.
-_SOONEST_S = 0.01
+# How far beyond its limit a job may get at that rate before it is looked at: a look costs some tenths of a millisecond.
+_BEYOND_BYTES = 100e6
+# The longest time between two looks.
 _LATEST_S = 1.0
 # A part of the time that reading proportional memory may take, where a job has more than its limit in shared pages.
 _CONFIRM_SHARE = 0.1
@@ -140,5 +141,5 @@ class MemoryWatch:
 
 
 def _interval(headroom: float) -> float:
-    """Seconds in which a job can't use up so many bytes."""
-    return min(_LATEST_S, max(_SOONEST_S, headroom / _GROWTH_PER_S))
+    """Seconds in which a job with so much headroom can't get far beyond its limit."""
+    return min(_LATEST_S, (max(0.0, headroom) + _BEYOND_BYTES) / _GROWTH_PER_S)

@@ -2,11 +2,17 @@
 
 A job that is sent comes with a token.  The worker takes the next frame off its channel and claims the job if it wins a
 token; else the job was revoked, and it says so (DROPPED).  What it says lies in its channel until it is delivered.
+
+Each sending has a number of its own, as in the pool: a worker's page shows the sending that it claimed last.
+
+Time is faithful too, where a test wants it (`outside`, `turn`, `sleep_on`): the dispatcher sleeps until the time that
+the scheduler has named, and whoever else calls the scheduler wakes it only if that has named an earlier one.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from typing import Any
 
@@ -21,10 +27,12 @@ class FakeWorker:
 
     inbox: deque[Job] = dataclasses.field(default_factory=deque)  # sent, not yet looked at
     tokens: int = 0
-    claimed: Job | None = None  # claimed last
+    order: int = 0  # the sending that was claimed last
     claimed_at: float = 0.0
     running: Job | None = None
-    # What it has said and the caller has not taken in: ("outcome", job, ok, leaving) or ("dropped",).
+    rest_bytes: int = 0  # what it uses between jobs; 0: it doesn't know
+    left: Job | None = None  # the job that has left something running behind, for which it leaves
+    # What it has said and the caller has not taken in: ("outcome", job, ok, leaving, rest_bytes) or ("dropped",).
     said: deque[tuple[Any, ...]] = dataclasses.field(default_factory=deque)
     alive: bool = True
     leaving: bool = False  # takes no further job, whatever is sent
@@ -41,10 +49,16 @@ class Workshop:
     Attributes:
         ends: how each finished job ended, by number.
         starts: how often each job was claimed by a worker.
+        sleeps_until: when the dispatcher wakes if nothing happens; None: never.
     """
 
     def __init__(self, **options: Any) -> None:
         self.now = 1000.0
+        self.sleeps_until: float | None = None
+        self.options = options
+        # The number of each job's last sending, by the job's number.
+        self.orders: dict[int, int] = {}
+        self._sendings = 0
         options.setdefault("lane_limit", options["cores"] + options.get("spare", 0))
         self.scheduler = Scheduler(self, **options)
         self.workers: dict[int, FakeWorker] = {}
@@ -68,10 +82,17 @@ class Workshop:
         worker = self.workers[slot.number]
         assert slot.state is LaneState.SERVING, f"job {job.seq} was sent to a lane that is {slot.state.name}"
         assert not slot.dropping, "a job was sent to a lane that has still to drop others"
+        assert not slot.worn, "a job was sent to a lane that is to be replaced"
+        most = self.options.get("max_jobs_per_lane")
+        assert most is None or slot.served + len(slot.inflight) <= most, "a job was sent to a lane that has served"
+        waiting = [other.options.priority for other in self.scheduler.queue]
+        assert all(priority <= job.options.priority for priority in waiting), "a job of larger priority was passed over"
         for other in self.workers.values():
             if other.alive:
                 assert job not in other.claimable(), f"job {job.seq} is on two lanes"
                 assert other.running is not job, f"job {job.seq} is on two lanes"
+        self._sendings += 1
+        self.orders[job.seq] = self._sendings
         worker.inbox.append(job)
         worker.tokens += 1
 
@@ -81,12 +102,12 @@ class Workshop:
         return revoked
 
     def claimed(self, slot: Slot) -> int:
-        claimed = self.workers[slot.number].claimed
-        return 0 if claimed is None else claimed.seq
+        order = self.workers[slot.number].order
+        return next((job.seq for job in slot.inflight if self.orders[job.seq] == order), 0)
 
     def claimed_at(self, slot: Slot, job: Job) -> float | None:
         worker = self.workers[slot.number]
-        return worker.claimed_at if worker.claimed is job else None
+        return worker.claimed_at if worker.order == self.orders[job.seq] else None
 
     def end(self, slot: Slot, job: Job | None) -> None:
         assert slot.state is LaneState.ENDING
@@ -159,7 +180,8 @@ class Workshop:
             return None
         worker.tokens -= 1
         assert job.seq not in self.ends, f"job {job.seq} was started after its end"
-        worker.claimed = worker.running = job
+        worker.running = job
+        worker.order = self.orders[job.seq]
         worker.claimed_at = self.now
         self.starts[job.seq] = self.starts.get(job.seq, 0) + 1
         return job
@@ -168,7 +190,8 @@ class Workshop:
         """The worker says what the running job came to."""
         worker = self.workers[slot.number]
         assert worker.running is not None
-        worker.said.append(("outcome", worker.running, ok, leaving))
+        worker.said.append(("outcome", worker.running, ok, leaving, worker.rest_bytes))
+        worker.left = worker.running if leaving else None
         worker.running = None
         worker.leaving = leaving
 
@@ -180,8 +203,8 @@ class Workshop:
             if kind == "dropped":
                 self.scheduler.dropped(slot, self.now)
             else:
-                job, ok, leaving = rest
-                self.scheduler.outcome(slot, job.seq, ok, leaving, seconds, self.now)
+                job, ok, leaving, rest_bytes = rest
+                self.scheduler.outcome(slot, job.seq, ok, leaving, seconds, self.now, rest_bytes)
 
     def acknowledge_drops(self, slot: Slot) -> None:
         """The worker, done with its job, looks at all frames that were revoked."""
@@ -221,3 +244,31 @@ class Workshop:
         """Time passes, and what is due is done."""
         self.now += seconds
         self.scheduler.tick(self.now)
+
+    # --- time, as the pool's dispatcher keeps it ---
+
+    def turn(self) -> None:
+        """The dispatcher has taken something in, or was woken: it does what is due, and sleeps again."""
+        if (self.sleeps_until is not None and self.now >= self.sleeps_until) or self.now >= self.scheduler.alarm:
+            self.scheduler.tick(self.now)
+        self.scheduler.alarm = math.inf
+        self.sleeps_until = self.scheduler.next_tick()
+
+    def outside(self) -> None:
+        """Another thread has called the scheduler: it wakes the dispatcher if something is due earlier than it knew."""
+        if self.scheduler.alarm < (math.inf if self.sleeps_until is None else self.sleeps_until):
+            self.turn()
+
+    def pass_time(self, seconds: float) -> None:
+        """Time passes, and the dispatcher wakes if it was to."""
+        self.now += seconds
+        if self.sleeps_until is not None and self.now >= self.sleeps_until:
+            self.turn()
+
+    def sleep_on(self) -> bool:
+        """Nothing happens until the dispatcher wakes by itself; False if it never will."""
+        if self.sleeps_until is None:
+            return False
+        self.now = max(self.now, self.sleeps_until)
+        self.turn()
+        return True
