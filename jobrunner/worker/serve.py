@@ -97,6 +97,9 @@ class _Server:
         # Whether the main thread is sending, or about to; whether it was to be interrupted meanwhile.
         self._main_sends = False
         self._interrupted = False
+        # Notes of a signal handler that ran while the main thread was sending.
+        self._held: list[bytes] = []
+        self._stack_file = _file_behind(end)
         self._relay = Relay(self._send_note, end.log_levels)
         self._usage = UsageMeter(self._words)
         signal.signal(signal.SIGINT, self._on_interrupt)
@@ -133,6 +136,8 @@ class _Server:
             leave(EXIT_CHANNEL_LOST)
         finally:
             self._main_sends = False
+        while self._held:
+            self._send(self._held.pop(0))
         if self._interrupted:
             self._interrupted = False
             raise KeyboardInterrupt("the job is being ended")
@@ -141,7 +146,10 @@ class _Server:
         """Send a note of a job, from whichever of its threads."""
         frame = pack_frame(Kind.NOTE, seq, body)
         if threading.current_thread() is threading.main_thread():
-            self._send(frame)
+            if self._main_sends:
+                self._held.append(frame)
+            else:
+                self._send(frame)
             return
         with self._sending, contextlib.suppress(OSError):
             self._sock.sendall(frame)
@@ -197,7 +205,8 @@ class _Server:
 
     def _tell_exit(self, error: SystemExit) -> None:
         """Write where the function asked its process to end into the stack file."""
-        if isinstance(self._end.stack, HandedDescriptor):
+        # The job may have closed the descriptor, and given its number to a file.
+        if isinstance(self._end.stack, HandedDescriptor) and _file_behind(self._end) == self._stack_file:
             drop_own_frames(error)
             lines = traceback.format_exception(type(error), error, error.__traceback__)
             with contextlib.suppress(OSError):
@@ -257,6 +266,17 @@ class _Server:
         # The caller has gone without doing so.
         end_descendants(os.getpid())
         leave(0)
+
+
+def _file_behind(end: WorkerEnd) -> tuple[int, int] | None:
+    """What tells the stack file from others; None where there is none, or its descriptor is closed."""
+    if not isinstance(end.stack, HandedDescriptor):
+        return None
+    try:
+        found = os.fstat(end.stack.fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -272,6 +273,27 @@ def test_a_job_that_is_interrupted_while_it_logs_is_ended_like_any_other(make_lo
         assert job.cancel()
         assert job.status() is JobStatus.CANCELLED
     assert executor.submit(pow, 2, 3).result() == 8
+
+
+def test_a_signal_handler_may_log_while_the_job_logs(make_local: MakeLocal, caplog: pytest.LogCaptureFixture) -> None:
+    def log_from_both_sides() -> int:
+        told = 0
+
+        def handler(number: int, frame: object) -> None:
+            nonlocal told
+            told += 1
+            logging.getLogger("handler").warning("x" * 2000)
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        while told < 50:
+            logging.getLogger("main").warning("y" * 5000)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return told
+
+    job = make_local(1).submit(log_from_both_sides)
+    told = job.result(timeout=60)
+    assert len([record for record in caplog.records if record.name == "handler"]) == told
 
 
 def test_records_at_the_exit_of_the_caller_are_passed_on(script: Callable[..., Script]) -> None:
