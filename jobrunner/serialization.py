@@ -17,7 +17,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
+import io
 import pickle
+import sys
 import threading
 import time
 import traceback
@@ -127,7 +130,9 @@ def dump_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
             return Call(plain, (), call_name(function), time.perf_counter() - began)
     outer, _context.collected = _context.collected, []
     try:
-        payload = cloudpickle.dumps((function, args, kwargs), protocol=PROTOCOL)
+        with io.BytesIO() as file:
+            _CallPickler(file, protocol=PROTOCOL).dump((function, args, kwargs))
+            payload = file.getvalue()
         dependencies = tuple(_context.collected)
     except JobError:
         raise  # a handle among the arguments was never submitted, which is no fault of the pickler's
@@ -136,6 +141,31 @@ def dump_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     finally:
         _context.collected = outer
     return Call(payload, dependencies, call_name(function), time.perf_counter() - began)
+
+
+class _CallPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Pickles a call, without the state of the global random generators.
+
+    A function that uses `random` as in ``from random import random`` has a method of Python's global generator among
+    its globals.  Pickled by value, every job would draw the same numbers: in the worker it stands for the generator
+    there.  NumPy's is treated alike.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        for module, path in _GENERATORS:
+            loaded = sys.modules.get(module)
+            if loaded is not None and obj is getattr(loaded, path, None):
+                return _global_generator, (module, path)
+        return super().reducer_override(obj)
+
+
+#: Where the global generators stand.
+_GENERATORS = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
+
+
+def _global_generator(module: str, path: str) -> Any:
+    """This process's own global generator."""
+    return getattr(importlib.import_module(module), path)
 
 
 def _dump_plainly(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes | None:

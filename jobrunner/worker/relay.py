@@ -71,9 +71,20 @@ class Relay:
         self._installed = False
         self._handlers = list(root.handlers)
         self._level, self._disabled = root.level, root.manager.disable
+        loggers = [logger for logger in root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+        self._off = {logger.name for logger in loggers if logger.disabled}
+        self._registered = _registered()
 
     def restore(self) -> None:
-        """Have the root logger and the showing of warnings be as they were, but for what is ours."""
+        """Have loggers and the showing of warnings be as they were, but for what is ours."""
+        if getattr(logging, "_warnings_showwarning", None) is not None:
+            logging.captureWarnings(False)
+        if _registered() != self._registered:
+            # A new configuration switches all loggers off that it doesn't name.
+            for logger in list(logging.root.manager.loggerDict.values()):
+                if isinstance(logger, logging.Logger):
+                    logger.disabled = logger.name in self._off
+            self._registered = _registered()
         root = logging.getLogger()
         handlers = [*self._handlers, self._handler] if self._installed else self._handlers
         if root.handlers != handlers:
@@ -157,6 +168,11 @@ class _Handler(logging.Handler):
             self._relay.log(record)
         except Exception:
             self.handleError(record)
+
+
+def _registered() -> tuple[int, ...]:
+    """What changes when a new configuration is made: the handlers there are, by their identities."""
+    return tuple(map(id, getattr(logging, "_handlerList", ())))
 
 
 def _forget_warnings() -> None:

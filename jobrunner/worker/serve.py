@@ -13,6 +13,7 @@ What a job has changed of its process is put back after its outcome is sent, and
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import json
 import os
 import platform
@@ -222,7 +223,7 @@ class _Server:
             self._send(pack_frame(Kind.PARTIAL, seq, piece))
 
         def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-            return run_chunk(function, args, self._words, send)
+            return contextvars.copy_context().run(run_chunk, function, args, self._words, send)
 
         return call
 
@@ -280,7 +281,7 @@ def _file_behind(end: WorkerEnd) -> tuple[int, int] | None:
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return function(*args, **kwargs)
+    return contextvars.copy_context().run(function, *args, **kwargs)
 
 
 def _exit_code(error: SystemExit) -> int:

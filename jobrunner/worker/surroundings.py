@@ -1,10 +1,11 @@
 """What a job finds around it: the state of the process, which no job leaves changed for the next.
 
 Put back between two jobs: working directory, environment, umask, signal handlers, mask and timers, resource limits, CPU
-affinity, warning filters, standard streams and descriptors, `sys.path`, recursion limit, tracing, garbage collection,
-and how many threads BLAS and OpenMP libraries use; the root logger is put back by the relay.  What a job has imported
-stays, and so do module globals.  Where something can't be put back (another user, a lower priority, descriptors left
-open by the hundred), the worker is replaced.
+affinity, warning filters, standard streams and descriptors, `sys.path`, `sys.argv`, recursion limit, tracing, garbage
+collection, the default time-out of sockets, and how many threads BLAS and OpenMP libraries use; loggers are put back by
+the relay, and context variables are each job's own.  What a job has imported stays, and so do module globals.  Where
+something can't be put back (another user, a lower priority, descriptors left open by the hundred), the worker is
+replaced.
 
 Random numbers are never rewound.  Where a job has seeded Python's or NumPy's global generator, that is seeded afresh
 from the system; where it has not, it goes on with its stream, which is this worker's alone.
@@ -16,10 +17,12 @@ function that sets it (see `worker.touched`); only what has changed is put back.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import random
 import signal
+import socket
 import sys
 import time
 import warnings
@@ -59,6 +62,8 @@ _close = os.close  # the one that is not watched
 _SILENCE_TRIES = 5
 # A job that took longer may have changed anything.
 _SHORT_NS = 1_000_000
+# In less time no file can be opened, in the place of a standard stream's.
+_QUICK_NS = 20_000
 # A job that took less can have opened only a few files: that is looked at now and then.
 _FEW_FILES_NS = 50_000
 _JOBS_BETWEEN_LOOKS = 16
@@ -99,11 +104,15 @@ class Surroundings:
         self._most_descriptors = _next_descriptor() + _descriptor_limit() // 2
         self._filters = list(warnings.filters)
         self._path = list(sys.path)
+        self._arguments = list(sys.argv)
+        tracing = sys.modules.get("tracemalloc")
+        self._tracing = tracing is not None and tracing.is_tracing()
         self._interpreter = _interpreter_state()
         self.streams.take()
         self._threads.take()
         touched = self._touched
         touched.state = touched.signals = touched.random = False
+        touched.variables.clear()
 
     # --- before the outcome of a job is sent ---
 
@@ -131,6 +140,7 @@ class Surroundings:
                 if handler is not None and (_handler_of(number) is not handler or changed >> (number - 1) & 1):
                     with contextlib.suppress(OSError, ValueError):  # not to be changed: KILL, STOP
                         signal.signal(number, handler)
+        faulthandler.cancel_dump_traceback_later()
         self._signals_restored()
         if signal.set_wakeup_fd(-1) != self._wakeup:
             signal.set_wakeup_fd(self._wakeup)
@@ -157,6 +167,8 @@ class Surroundings:
                 self._touched.state = False
                 if _rank() != self._rank:
                     return False
+            elif lasted_ns >= _QUICK_NS:
+                self.streams.restore_descriptors()
             self._jobs += 1
             if lasted_ns < _FEW_FILES_NS and self._jobs % _JOBS_BETWEEN_LOOKS:
                 return True
@@ -177,7 +189,7 @@ class Surroundings:
         self.streams.restore_descriptors()
 
     def _restore(self) -> None:
-        if _environment() != self._environment:
+        if self._touched.variables or _environment() != self._environment:
             self._restore_environment()
         if warnings.filters != self._filters:
             with warnings.catch_warnings():  # for its telling the modules that the filters change
@@ -185,6 +197,11 @@ class Surroundings:
             warnings.filters[:] = self._filters  # type: ignore[index]
         if sys.path != self._path:
             sys.path[:] = self._path
+        if sys.argv != self._arguments:
+            sys.argv[:] = self._arguments
+        tracing = sys.modules.get("tracemalloc")
+        if tracing is not None and tracing.is_tracing() and not self._tracing:
+            tracing.stop()
         if _interpreter_state() != self._interpreter:
             _set_interpreter_state(self._interpreter)
         if not self.streams.are_usable():
@@ -214,6 +231,13 @@ class Surroundings:
         for name, value in wanted.items():
             if found.get(name) != value:
                 os.environ[decode[1](name)] = decode[0](value)
+        # What was set behind the back of `os.environ`.
+        for name in [os.fsencode(name) if os.name == "posix" else name for name in self._touched.variables]:
+            if name in wanted:
+                os.putenv(name, wanted[name])
+            else:
+                os.unsetenv(name)
+        self._touched.variables.clear()
         if os.environ.get("TZ") != zone and hasattr(time, "tzset"):
             time.tzset()
 
@@ -237,7 +261,8 @@ def _rank() -> tuple[int, ...]:
     """Who the process is, and how urgent: what can't be taken back once it is given away."""
     if not hasattr(os, "getpriority"):
         return ()
-    return os.getpriority(os.PRIO_PROCESS, 0), os.geteuid(), os.getegid()
+    policy = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else 0
+    return os.getpriority(os.PRIO_PROCESS, 0), os.geteuid(), os.getegid(), policy
 
 
 def _next_descriptor() -> int:
@@ -260,17 +285,21 @@ def _interpreter_state() -> tuple[Any, ...]:
         sys.gettrace(),
         sys.getprofile(),
         gc.isenabled(),
+        gc.get_threshold(),
         sys.getswitchinterval(),
+        socket.getdefaulttimeout(),
     )
 
 
 def _set_interpreter_state(state: tuple[Any, ...]) -> None:
-    recursion, trace, profile, collecting, interval = state
+    recursion, trace, profile, collecting, thresholds, interval, timeout = state
     sys.setrecursionlimit(recursion)
     sys.settrace(trace)
     sys.setprofile(profile)
     (gc.enable if collecting else gc.disable)()
+    gc.set_threshold(*thresholds)
     sys.setswitchinterval(interval)
+    socket.setdefaulttimeout(timeout)
 
 
 class _NumpyState:

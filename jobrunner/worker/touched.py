@@ -25,13 +25,14 @@ __all__ = ["Touched"]
 
 _IDENTITY = ("setuid", "seteuid", "setreuid", "setresuid", "setgid", "setegid", "setregid", "setresgid", "setgroups")
 _STATE: list[tuple[ModuleType | None, tuple[str, ...]]] = [
-    (os, ("chdir", "fchdir", "umask", "nice", "setpriority", "sched_setaffinity", *_IDENTITY)),
+    (os, ("chdir", "fchdir", "umask", "nice", "setpriority", *_IDENTITY)),
+    (os, ("sched_setaffinity", "sched_setscheduler", "sched_setparam")),
     (os, ("dup2", "closerange", "set_blocking")),
     (resource, ("setrlimit", "prlimit")),
 ]
 _SIGNALS: list[tuple[ModuleType | None, tuple[str, ...]]] = [
     (signal, ("signal", "siginterrupt", "set_wakeup_fd", "setitimer", "alarm", "pthread_sigmask")),
-    (faulthandler, ("enable", "disable", "register", "unregister")),
+    (faulthandler, ("enable", "disable", "register", "unregister", "dump_traceback_later")),
 ]
 _RANDOM: list[tuple[ModuleType | None, tuple[str, ...]]] = [(random, ("seed", "setstate"))]
 
@@ -43,16 +44,25 @@ class Touched:
         state: whether one that sets what the kernel keeps of the process was called.
         signals: whether one that sets signal handlers, masks or timers was.
         random: whether one that sets the state of Python's random numbers was.
+        variables: names of environment variables that were set, behind the back of `os.environ` or not.
     """
 
     def __init__(self) -> None:
         self.state = self.signals = self.random = False
+        self.variables: set[Any] = set()
         for attribute, functions in (("state", _STATE), ("signals", _SIGNALS), ("random", _RANDOM)):
             for module, names in functions:
                 for name in names:
                     if hasattr(module, name):
                         function = getattr(module, name)
                         _replace(module, name, self._watched(function, name, attribute), function)
+        # A method of the global generator is unpickled as that generator's attribute.
+        generator: Any = getattr(random, "_inst", None)
+        if generator is not None:
+            generator.seed, generator.setstate = random.seed, random.setstate
+        for name in ("putenv", "unsetenv"):
+            if hasattr(os, name):
+                _replace(os, name, self._watched_variable(getattr(os, name)), getattr(os, name))
         _replace(os, "close", self._watched_close(os.close), os.close)
 
     def _watched(self, function: Callable[..., Any], name: str, attribute: str) -> Callable[..., Any]:
@@ -62,6 +72,14 @@ class Touched:
             return function(*args, **kwargs)
 
         watched.__qualname__ = name  # by which it pickles
+        return watched
+
+    def _watched_variable(self, function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def watched(name: Any, *value: Any) -> None:
+            self.variables.add(name)
+            function(name, *value)
+
         return watched
 
     def _watched_close(self, close: Callable[[int], None]) -> Callable[[int], None]:

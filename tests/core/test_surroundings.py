@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import faulthandler
 import gc
 import io
 import logging
+import logging.config
 import os
 import random
 import resource
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +67,13 @@ def state() -> dict[str, Any]:
         "path": list(sys.path),
         "recursion": sys.getrecursionlimit(),
         "tracing": [str(sys.gettrace()), str(sys.getprofile())],
-        "collecting": gc.isenabled(),
+        "collecting": [gc.isenabled(), gc.get_threshold()],
+        "arguments": list(sys.argv),
+        "time-out": socket.getdefaulttimeout(),
+        "tracemalloc": tracemalloc.is_tracing(),
+        "context": _VARIABLE.get(),
+        "environment of children": sorted(subprocess.run(["env"], capture_output=True, check=True).stdout.splitlines()),
+        "loggers": [logging.getLogger("tests.core.surroundings").disabled, logging._warnings_showwarning],  # type: ignore[attr-defined]
         "interval": sys.getswitchinterval(),
         "logging": [str(logging.getLogger().handlers), logging.getLogger().level, logging.root.manager.disable],
         "crashes told": faulthandler.is_enabled(),
@@ -95,6 +106,19 @@ def _close(stream: str) -> None:
 
 def _set_stream() -> None:
     sys.stdout = sys.stderr = None
+
+
+_VARIABLE = contextvars.ContextVar("variable", default="unset")
+_KEPT_FILES: list[Any] = []
+
+
+def _set_variable() -> None:
+    _VARIABLE.set("poison")
+
+
+def _open_in_place() -> None:
+    open(1, "w").close()
+    _KEPT_FILES.append(open(os.devnull, "w"))  # noqa: SIM115 (it is to stay open)
 
 
 def _block_signals() -> None:
@@ -137,6 +161,17 @@ _CHANGES: dict[str, Callable[[], object]] = {
     "trace": lambda: sys.settrace(lambda *_: None),
     "profile": lambda: sys.setprofile(lambda *_: None),
     "gc": gc.disable,
+    "gc thresholds": lambda: gc.set_threshold(0),
+    "sys.argv": lambda: sys.argv.append("more"),
+    "socket time-out": lambda: socket.setdefaulttimeout(0.001),
+    "tracemalloc": tracemalloc.start,
+    "context variable": _set_variable,
+    "putenv": lambda: os.putenv("JOBRUNNER_POISON", "1"),
+    "unsetenv": lambda: os.unsetenv("PATH"),
+    "loggers configured": lambda: logging.config.dictConfig({"version": 1}),
+    "warnings captured": lambda: logging.captureWarnings(True),
+    "a file over descriptor 1": lambda: open(1, "w").close(),
+    "a file in the place of descriptor 1": _open_in_place,
     "switch interval": lambda: sys.setswitchinterval(1.0),
     "logging set up": lambda: logging.basicConfig(level=logging.DEBUG, force=True),
     "logging disabled": lambda: logging.disable(logging.CRITICAL),
@@ -195,6 +230,10 @@ def test_what_code_in_c_sets_is_put_back_too(one_worker: LocalExecutor) -> None:
     assert one_worker.submit(state).result() == before
 
 
+def _be_idle() -> None:
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def _nice() -> None:
     os.nice(1)
 
@@ -221,7 +260,7 @@ def _few_descriptors() -> None:  # an initializer
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
-@pytest.mark.parametrize("change", [_nice, _use_up_descriptors, _become_nobody, _lower_hard_limit])
+@pytest.mark.parametrize("change", [_nice, _be_idle, _use_up_descriptors, _become_nobody, _lower_hard_limit])
 def test_a_worker_in_which_something_can_not_be_put_back_is_replaced(
     make_local: Callable[..., LocalExecutor], change: Callable[[], object]
 ) -> None:
@@ -280,6 +319,33 @@ def test_seeding_works_within_a_job_and_is_never_rewound(make_local: Callable[..
     assert len({executor.submit(_seed_and_draw).result() for _ in range(4)}) == 1
     drawn = [value for job in [executor.submit(_draw) for _ in range(40)] for value in job.result()]
     assert len(set(drawn)) == len(drawn)
+
+
+def test_functions_taken_from_the_random_modules_draw_from_the_workers_generators(
+    make_local: Callable[..., LocalExecutor],
+) -> None:
+    # As in a script with `from random import random`: the global generator's methods travel with the function.
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(
+        "from random import random, seed\nfrom numpy.random import rand\n"
+        "def draw(): return random(), float(rand())\n"
+        "def seed_and_draw(): seed(1); return draw()\n",
+        namespace,
+    )
+    executor = make_local(2)
+    drawn = [value for job in [executor.submit(namespace["draw"]) for _ in range(20)] for value in job.result()]
+    assert len(set(drawn)) == len(drawn)
+    one = make_local(1)
+    seeded = {one.submit(namespace["seed_and_draw"]).result()[0] for _ in range(3)}
+    assert len(seeded) == 1
+    assert one.submit(namespace["draw"]).result()[0] not in seeded
+    assert random.random() not in drawn
+
+
+def test_a_watchdog_of_pythons_own_ends_with_the_job(make_local: Callable[..., LocalExecutor]) -> None:
+    executor = make_local(1)
+    executor.submit(faulthandler.dump_traceback_later, 0.2, exit=True).result()
+    assert executor.submit(use_cpu, 0.5).result() == 0.5
 
 
 # --- threads ---
