@@ -148,10 +148,11 @@ class ProgressPage:
     Words: TAKEN and STARTED hold the sequence number of the job last taken up and last started, each followed by its
     `time.monotonic_ns`.  ITEM holds the number of the item in work within a chunk, counted from 1, followed by the time
     at which it was begun.  Of the moment in which a job was taken up: CPU_NS holds the worker's CPU time, REST_BYTES
-    its resident memory, FLOOR_BYTES what the system would say of its peak memory, though that job is not to blame.
+    its resident memory, LEFT_BYTES what of that jobs before have left, FLOOR_BYTES what the system would say of its
+    peak memory, though that job is not to blame.
     """
 
-    TAKEN, TAKEN_NS, STARTED, STARTED_NS, ITEM, ITEM_NS, CPU_NS, REST_BYTES, FLOOR_BYTES = range(9)
+    TAKEN, TAKEN_NS, STARTED, STARTED_NS, ITEM, ITEM_NS, CPU_NS, REST_BYTES, FLOOR_BYTES, LEFT_BYTES = range(10)
 
     def __init__(self) -> None:
         self._name = ""

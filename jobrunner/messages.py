@@ -26,6 +26,7 @@ from typing import NamedTuple
 __all__ = [
     "HEADER",
     "LEAVING",
+    "LEVEL_SHIFT",
     "OUTPUT",
     "RELAY",
     "Frame",
@@ -53,8 +54,9 @@ _LENGTH = struct.Struct("<Q")
 LEAVING = 1
 #: Flag of an outcome: what the job printed may not be read yet.
 OUTPUT = 2
-#: Flag of a job: its warnings and log records are to be sent.
+#: Flag of a job: its warnings and log records are to be sent.  Above it stands a tenth of the caller's root log level.
 RELAY = 1
+LEVEL_SHIFT = 1
 
 # A frame whose body is longer than this is received into a buffer of its own.
 _BUFFER_BYTES = 1 << 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -32,22 +33,27 @@ def check_seconds(name: str, value: float | None, *, zero: bool = False) -> floa
         return None
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
-    seconds = float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
     if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
         raise ValueError(f"{name} must be {'at least 0' if zero else 'above 0'} and finite seconds, not {value!r}")
     return seconds
 
 
-def check_count(name: str, value: int, *, least: int = 1) -> int:
-    """Return `value` as an int of at least `least`.
+def check_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> int:
+    """Return `value` as an int of at least `least`, and at most `most`, which the machine has (None: any number).
 
     Raises:
         TypeError: `value` is not a whole number.
-        ValueError: `value` is below `least`.
+        ValueError: `value` is out of range.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     count = int(value.__index__())
+    if most is not None and count > most:
+        raise ValueError(f"{name} must be at least {least} and at most {most} (what this machine has), not {count}")
     if count < least:
         raise ValueError(f"{name} must be at least {least}, not {count}")
     return count
@@ -116,10 +122,12 @@ class JobOptions:
         put(self, "time_limit", check_seconds("time_limit", self.time_limit))
         put(self, "grace", check_seconds("grace", self.grace, zero=True) or 0.0)
         put(self, "retries", check_count("retries", self.retries, least=0))
-        put(self, "threads", check_count("threads", self.threads))
+        put(self, "threads", check_count("threads", self.threads, most=os.cpu_count()))
         is_number = isinstance(self.priority, (int, float)) and not isinstance(self.priority, bool)
         if not is_number or math.isnan(self.priority):
             raise TypeError(f"priority must be a number, not {self.priority!r}")
+        if not isinstance(self.retry_on, (type, Iterable)):
+            raise TypeError(f"retry_on must name exception types, not {self.retry_on!r}")
         retry_on = (self.retry_on,) if isinstance(self.retry_on, type) else tuple(self.retry_on)
         for kind in retry_on:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):

@@ -41,8 +41,9 @@ class JobReport:
         run_s: seconds from the last start to the end of the function, or of its process.
         cpu_s: CPU seconds of the job's processes, those that it started and waited for included.
         serialize_s: seconds spent on serialising the function and its arguments.
-        peak_rss_bytes: peak resident memory of the job's process, in bytes; of all its processes together where they
-            were watched (`memory_limit`).  Of a worker that died, what is known of it from outside.
+        peak_rss_bytes: peak resident memory of the job's process, in bytes, less what jobs before have left in it; of
+            all its processes together where they were watched (`memory_limit`).  Of a worker that died, what is known
+            of it from outside.
         argument_bytes: size of the serialised function and arguments, in bytes.
         result_bytes: size of the serialised result, in bytes.
         threads: cores that the job took up.

@@ -223,6 +223,10 @@ class Lane:
         """Monotonic seconds at which the function started last."""
         return float(self._words[ProgressPage.STARTED_NS]) / 1e9
 
+    def left_bytes(self) -> int:
+        """What jobs before have left of memory in the worker when the job claimed last was claimed."""
+        return int(self._words[ProgressPage.LEFT_BYTES])
+
     def item(self) -> int | None:
         """The item in work of the chunk claimed last, counted from 0; None: none."""
         number = int(self._words[ProgressPage.ITEM])
@@ -324,7 +328,7 @@ class Lane:
             exit_signal=number,
             cpu_s=max(0.0, usage.cpu_s - words[ProgressPage.CPU_NS] / 1e9),
             # If nothing else is known: what the worker had before the job.
-            peak_bytes=peak or int(words[ProgressPage.REST_BYTES]),
+            peak_bytes=max(0, (peak or int(words[ProgressPage.REST_BYTES])) - self.left_bytes()),
             rest_bytes=int(words[ProgressPage.REST_BYTES]),
             stack=None if self._stack is None else clean_stack(self._stack.read()),
             oom_kills=None if kills is None or self._oom_kills is None else kills - self._oom_kills,

@@ -36,12 +36,14 @@ class Watched(NamedTuple):
     order: the number of its sending.
     pid: the lane's worker.
     limit: bytes.
+    left: bytes that jobs before have left in the worker, for which it is not to blame.
     running: whether the worker has claimed it.
     """
 
     order: int
     pid: int
     limit: int
+    left: int
     running: bool
 
 
@@ -115,7 +117,7 @@ class MemoryWatch:
         due = math.inf
         for job in jobs:
             if not job.running:
-                due = min(due, time.monotonic() + _interval(job.limit - resident_bytes([job.pid])))
+                due = min(due, time.monotonic() + _interval(job.limit + job.left - resident_bytes([job.pid])))
                 continue
             used = self._measure(job)
             self._used(job, used)
@@ -127,14 +129,14 @@ class MemoryWatch:
     def _measure(self, job: Watched) -> int:
         """The memory of a job's processes, pages that they share counted once."""
         pids = tree_of(job.pid)
-        resident = resident_bytes(pids)
+        resident = max(0, resident_bytes(pids) - job.left)
         if resident <= job.limit:
             return resident
         shared, again_at = self._shared.get(job.order, (0, 0.0))
         began = time.monotonic()
         if resident - shared <= job.limit and began < again_at:
             return resident - shared
-        used = min(resident, proportional_bytes(pids))
+        used = max(0, min(resident, proportional_bytes(pids) - job.left))
         now = time.monotonic()
         self._shared[job.order] = resident - used, now + (now - began) / _CONFIRM_SHARE
         return used

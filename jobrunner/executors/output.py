@@ -17,19 +17,19 @@ Guarantees:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import select
+import shutil
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import IO
 
 from jobrunner.report import JobOutput
 
-__all__ = ["CAN_REDIRECT", "Capture", "LaneOutput", "OutputWriter"]
+__all__ = ["CAN_REDIRECT", "Capture", "LaneOutput", "OutputWriter", "Spool"]
 
 #: Whether workers' output can be led through pipes that the dispatcher listens to.
 CAN_REDIRECT = sys.platform != "win32"
@@ -55,17 +55,59 @@ _NOTHING = [b"", b""]
 _log = logging.getLogger("jobrunner")
 
 
+class Spool:
+    """A directory for captured output that is too much for memory; made when it is first needed.
+
+    A file is opened only for as long as it is written to or read, so that any number of jobs may have one.  The
+    guardian removes the directory where this process has not.
+
+    Args:
+        path: where; a name that nobody can guess.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._pid = os.getpid()
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._made = False
+
+    def new_file(self) -> str:
+        """The path of a file that doesn't exist yet.
+
+        Raises:
+            OSError: the directory can't be made.
+        """
+        with self._lock:
+            if not self._made:
+                os.mkdir(self.path, 0o700)
+                self._made = True
+        return f"{self.path}/{next(self._numbers)}"
+
+    def close(self) -> None:
+        """Remove everything, unless this is a fork of the process that made it."""
+        if self._made and self._pid == os.getpid():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, likewise."""
+        if self._pid == os.getpid():
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
 class _CapturedStream:
     """One captured stream; written by one thread, read by any."""
 
-    def __init__(self) -> None:
+    def __init__(self, spool: Spool) -> None:
         self._lock = threading.Lock()
+        self._spool = spool
         self._head = b""
         self._tail = b""
         self._total = 0
-        # The first bytes, up to _KEPT_BYTES: in memory, then in a file without a name.
+        # The first bytes, up to _KEPT_BYTES: in memory, then in a file.
         self._first = bytearray()
-        self._file: IO[bytes] | None = None
+        self._path: str | None = None
         # How many they are; fewer than all before where there was no room for them.
         self._filed = 0
 
@@ -80,20 +122,21 @@ class _CapturedStream:
 
     def _keep(self, data: bytes) -> None:
         with contextlib.suppress(OSError):  # no room for a file, or no descriptor: what there is must do
-            if self._file is None:
+            if self._path is None:
                 if self._filed + len(data) <= _IN_MEMORY_BYTES:
                     self._first += data
                     self._filed += len(data)
                     return
-                file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed when nobody wants it any more)
-                file.write(self._first)
-                self._file, self._first = file, bytearray()
-            self._file.seek(self._filed)
-            self._filed += self._file.write(data)
+                path = self._spool.new_file()
+                with open(path, "xb", opener=_private) as file:
+                    file.write(self._first)
+                self._path, self._first = path, bytearray()
+            with open(self._path, "ab", buffering=0) as file:
+                self._filed += file.write(data)
 
     def __del__(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._path is not None:
+            self._spool.remove(self._path)
 
     def head(self) -> str:
         return self._head.decode(errors="replace")
@@ -105,10 +148,10 @@ class _CapturedStream:
         """All that is kept, with a note where something was left out."""
         with self._lock:
             kept = bytes(self._first)
-            if self._file is not None:
-                with contextlib.suppress(OSError):
-                    self._file.seek(0)
-                    kept = self._file.read(self._filed)
+            if self._path is not None:
+                kept = self._head
+                with contextlib.suppress(OSError), open(self._path, "rb") as file:
+                    kept = file.read(self._filed)
             tail = self._tail
             left_out = self._total - len(kept) - len(tail)
             if left_out <= 0:
@@ -118,11 +161,19 @@ class _CapturedStream:
         return data.decode(errors="replace")
 
 
-class Capture:
-    """What a job prints, kept for its report; the tails of a job that is running are those of now."""
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
-    def __init__(self) -> None:
-        self._streams = (_CapturedStream(), _CapturedStream())
+
+class Capture:
+    """What a job prints, kept for its report; the tails of a job that is running are those of now.
+
+    Args:
+        spool: where what is too much for memory goes.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._streams = (_CapturedStream(spool), _CapturedStream(spool))
 
     def write(self, stream: int, data: bytes) -> None:
         """Add to stdout (0) or stderr (1)."""

@@ -37,7 +37,7 @@ from jobrunner.executors.scheduler import Scheduler
 from jobrunner.executors.services import services
 from jobrunner.executors.settler import Settler
 from jobrunner.memory import format_bytes
-from jobrunner.messages import LEAVING, OUTPUT, RELAY, Frame, Kind, unpack_outcome
+from jobrunner.messages import LEAVING, LEVEL_SHIFT, OUTPUT, RELAY, Frame, Kind, unpack_outcome
 from jobrunner.options import JobOptions, PoolOptions
 from jobrunner.serialization import dump_call, dump_exception, load_exception
 from jobrunner.worker.process import EXIT_SPOILED
@@ -45,6 +45,7 @@ from jobrunner.worker.process import EXIT_SPOILED
 __all__ = ["Pool"]
 
 _log = logging.getLogger("jobrunner")
+_root = logging.getLogger()
 
 # How often, and with what pauses, the processes of a lane are looked for while the system refuses.
 _END_TRIES = 50
@@ -348,7 +349,8 @@ class Pool:
         assert job.body is not None
         lane = self._lanes[slot.number]
         job.begin_attempt(next(self._orders))
-        lane.queue(job.kind, job.order, job.body, RELAY if job.options.relay_logs else 0)
+        flags = RELAY | min(_root.level // 10, 7) << LEVEL_SHIFT if job.options.relay_logs else 0
+        lane.queue(job.kind, job.order, job.body, flags)
         self._unsent.add(lane)
         if job.memory and self._watch is not None:
             self._watch.notice(job.memory)
@@ -461,7 +463,7 @@ class Pool:
         """The jobs with a memory limit that lanes have."""
         with self._lock:
             return [
-                Watched(job.order, lane.pid, job.memory, lane.claimed() == job.order)
+                Watched(job.order, lane.pid, job.memory, lane.left_bytes(), lane.claimed() == job.order)
                 for slot in self._scheduler.slots.values()
                 for job in slot.inflight
                 if isinstance(job, PoolJob)

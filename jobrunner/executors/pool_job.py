@@ -14,6 +14,7 @@ from jobrunner.executors.future import JobFuture, Settlement
 from jobrunner.executors.output import Capture
 from jobrunner.executors.post_mortem import Death, was_out_of_memory
 from jobrunner.executors.records import End, Job, JobState
+from jobrunner.executors.services import services
 from jobrunner.messages import Kind, Measures
 from jobrunner.options import JobOptions
 from jobrunner.report import JobOutput, JobReport
@@ -166,7 +167,7 @@ class PoolJob(Job):
             self.peak_bytes = self.rest_bytes = 0
         self.order = order
         if self.alone:
-            self.capture = Capture()
+            self.capture = Capture(services().spool)
 
     def take_measures(self, measures: Measures, pid: int) -> None:
         """Note what its worker has measured."""

@@ -11,13 +11,15 @@ import contextlib
 import itertools
 import multiprocessing.process
 import os
+import tempfile
 import threading
+import uuid
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from jobrunner.executors.callbacks import CallbackThreads
-from jobrunner.executors.output import OutputWriter
+from jobrunner.executors.output import OutputWriter, Spool
 from jobrunner.streams import occupy_standard_descriptors
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class Services:
         self._lock = threading.Lock()
         self._spawner: Spawner | None = None
         self._writer: OutputWriter | None = None
+        #: where captured output goes that is too much for memory
+        self.spool = Spool(_new_spool_path())
         self._numbers = itertools.count(1)
         self._closables: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._hooked = False
@@ -70,7 +74,7 @@ class Services:
             if self._spawner is None:
                 from jobrunner.executors.spawner import Spawner
 
-                self._spawner = Spawner()
+                self._spawner = Spawner(self.spool.path)
             return self._spawner
 
     def new_tag(self) -> str:
@@ -112,6 +116,7 @@ class Services:
         self.callbacks.drain()
         if self._spawner is not None:
             self._spawner.close()
+        self.spool.close()
 
     def forsake(self) -> None:
         """In a fork of the process: these services are another process's."""
@@ -119,6 +124,15 @@ class Services:
             closable.forsake()
         if self._spawner is not None:
             self._spawner.forsake()
+
+
+def _new_spool_path() -> str:
+    """A path that nobody can guess; nothing is made there yet."""
+    try:
+        directory = tempfile.gettempdir()
+    except OSError:  # there is no place that can be written to: it will be noticed when it matters
+        directory = os.curdir
+    return os.path.join(directory, f"jobrunner-{uuid.uuid4().hex}")
 
 
 def _before_exit(hook: Callable[[], None]) -> None:

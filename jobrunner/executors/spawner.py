@@ -37,11 +37,15 @@ _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 class Spawner:
     """Runs starts in order on its thread, and keeps the guardian.
 
+    Args:
+        spool: a directory that the guardian removes if this process does not.
+
     Attributes:
         tag: what the tags of all workers of this process begin with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spool: str) -> None:
+        self._spool = spool
         self.tag = f"{os.environ.get(LANE_VARIABLE, '')}{uuid.uuid4().hex}."
         self._starts: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._guardian: subprocess.Popen[bytes] | None = None
@@ -85,7 +89,7 @@ class Spawner:
         environment = {name: value for name, value in os.environ.items() if name != LANE_VARIABLE}
         try:
             self._guardian = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
-                [sys.executable, "-I", "-S", "-c", code, str(os.getpid()), self.tag],
+                [sys.executable, "-I", "-S", "-c", code, str(os.getpid()), self.tag, self._spool],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

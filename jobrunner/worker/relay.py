@@ -40,14 +40,26 @@ class Relay:
         self._count = 0
         self._handler = _Handler(self)
         self._installed = False
+        self._level = logging.NOTSET
         self._show = warnings.showwarning
         self._show_own = self._show_warning  # one object, to be known again
+        self._basic_config = logging.basicConfig
+        logging.basicConfig = self._set_up
         for name, level in levels.items():
             logging.getLogger(name or None).setLevel(level)
         self.take()
 
-    def begin(self, job: int, wanted: bool) -> None:
-        """Job number `job` begins; whether its notes are wanted."""
+    def begin(self, job: int, wanted: bool, level: int) -> None:
+        """Job number `job` begins.
+
+        Args:
+            job: its number.
+            wanted: whether its notes are.
+            level: the level of the caller's root logger.
+        """
+        if wanted and level != self._level:
+            self._level = level
+            logging.getLogger().setLevel(level)
         if wanted != self._installed:
             self._installed = wanted
             self.restore()
@@ -64,6 +76,16 @@ class Relay:
             # What one job has warned of, the next may warn of again.
             _forget_warnings()
         self._job = 0
+
+    def _set_up(self, **options: Any) -> None:
+        """`logging.basicConfig`, for which a logger that we alone listen to is one that nobody has set up."""
+        root = logging.getLogger()
+        listening = self._handler in root.handlers
+        if listening:
+            root.removeHandler(self._handler)
+        self._basic_config(**options)
+        if listening:
+            root.addHandler(self._handler)
 
     def take(self) -> None:
         """Remember how the root logger stands; it has no handler of ours."""

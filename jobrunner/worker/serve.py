@@ -31,6 +31,7 @@ from jobrunner.execution import drop_own_frames, execute
 from jobrunner.handover import HandedDescriptor, ProgressPage
 from jobrunner.messages import (
     LEAVING,
+    LEVEL_SHIFT,
     OUTPUT,
     RELAY,
     FrameReader,
@@ -40,9 +41,11 @@ from jobrunner.messages import (
     unpack_call,
 )
 from jobrunner.processes import end_descendants
+from jobrunner.serialization import dump_exception
 from jobrunner.worker.chunk import run_chunk
 from jobrunner.worker.process import (
     EXIT_CHANNEL_LOST,
+    EXIT_NOT_STARTED,
     EXIT_SPOILED,
     WorkerEnd,
     flush_streams,
@@ -64,7 +67,15 @@ _QUICKEST_FORK_NS = 20_000
 def serve() -> NoReturn:
     """Serve this worker's channel until the caller goes or says EXIT; never returns."""
     _close_loky_queues()
-    _Server(worker_end()).run()
+    end = worker_end()
+    try:
+        server = _Server(end)
+    except BaseException as error:
+        # Back in loky it would live on, doing nothing.
+        with contextlib.suppress(OSError):
+            end.channel.sock.sendall(pack_frame(Kind.FAILED, 0, dump_exception(error)))
+        leave(EXIT_NOT_STARTED)
+    server.run()
 
 
 def _close_loky_queues() -> None:
@@ -169,7 +180,7 @@ class _Server:
         words = self._words
         words[ProgressPage.ITEM] = 0
         self._usage.begin()
-        self._relay.begin(seq, bool(flags & RELAY))
+        self._relay.begin(seq, bool(flags & RELAY), 10 * (flags >> LEVEL_SHIFT))
         words[ProgressPage.TAKEN_NS] = time.monotonic_ns()
         words[ProgressPage.TAKEN] = seq
         payload, handles = unpack_call(body)

@@ -43,6 +43,9 @@ class UsageMeter:
         # What the kernel's peak is no less than, though no job since is to blame for it.
         self._floor = 0
         self._measure()
+        # What the worker had before it had run any job, and what jobs have left in it since.
+        self._fresh = self._rest
+        self._left = 0
         self._cpu_ns = 0
         self._children_ns, _ = _children_usage()
         # Between fork and exec the process had its caller's memory, which counts in what is told of it at its end.
@@ -55,19 +58,22 @@ class UsageMeter:
         words[ProgressPage.CPU_NS] = self._cpu_ns
         words[ProgressPage.REST_BYTES] = self._rest
         words[ProgressPage.FLOOR_BYTES] = self._system_peak
+        words[ProgressPage.LEFT_BYTES] = self._left
 
     def end(self, lasted_ns: int) -> tuple[int, int, int]:
         """The job that was begun is over, its children that have ended are waited for; it took `lasted_ns`.
 
         Returns:
             Its CPU time in nanoseconds, that of waited-for children included; the highest resident memory of the
-            process while it ran, and the resident memory after it, in bytes; 0 where that is not known.
+            process while it ran, less what jobs before have left there, and the resident memory after it, in bytes; 0
+            where that is not known.
         """
         if lasted_ns >= _QUICKEST_CHILD_NS:
             self._children_ns, children_peak = _children_usage()
             self._system_peak = max(self._system_peak, children_peak)
         cpu_ns = time.process_time_ns() + self._children_ns - self._cpu_ns
         peak = self._peak if lasted_ns < _SHORT_NS else self._measure()
+        peak, self._left = max(0, peak - self._left), max(0, self._rest - self._fresh)
         return cpu_ns, peak, self._rest
 
     def _measure(self) -> int:

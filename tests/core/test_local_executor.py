@@ -94,6 +94,23 @@ def test_a_view_for_jobs_wider_than_the_pool_is_refused(executor: LocalExecutor)
         executor.with_options(threads=3)
 
 
+def test_more_threads_than_the_machine_has_are_refused() -> None:
+    most = os.cpu_count()
+    with pytest.raises(ValueError, match=f"threads must be at least 1 and at most {most} .*not 100000"):
+        LocalExecutor(threads=100000)
+
+
+@pytest.mark.parametrize("value", [10**400, -1, float("nan"), 0])
+def test_a_time_limit_that_is_none_is_refused_with_what_is_allowed(value: Any) -> None:
+    with pytest.raises(ValueError, match="time_limit must be above 0 and finite seconds"):
+        LocalExecutor(time_limit=value)
+
+
+def test_retry_on_that_names_no_types_is_refused() -> None:
+    with pytest.raises(TypeError, match="retry_on must name exception types, not 3"):
+        LocalExecutor(retries=1, retry_on=3)  # type: ignore[arg-type]
+
+
 def test_unknown_names_are_type_errors() -> None:
     with pytest.raises(TypeError, match="max_worker"):
         LocalExecutor(max_worker=3)  # type: ignore[call-arg]

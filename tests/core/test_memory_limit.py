@@ -144,6 +144,28 @@ def test_in_a_map_too_the_item_alone_fails(make_local: MakeLocal) -> None:
     assert isinstance(results[1], MemoryLimitExceeded)
 
 
+_KEPT: list[bytes] = []
+
+
+def keep(megabytes: int) -> int:
+    """Leave so much memory in use."""
+    _KEPT.append(b"x" * (megabytes * _MIB))
+    return os.getpid()
+
+
+def test_what_jobs_before_have_left_in_the_worker_is_not_counted(make_local: MakeLocal) -> None:
+    executor = make_local(1)
+    pid = executor.submit(keep, 300).result()
+    limited = executor.with_options(memory_limit="200MiB")
+    job = limited.submit(take, 100)
+    assert job.result() == 100 * _MIB
+    assert job.report().pid == pid
+    assert 100 * _MIB < (job.report().peak_rss_bytes or 0) < 200 * _MIB
+    error = limited.submit(take_for_ever).exception()
+    assert isinstance(error, MemoryLimitExceeded)
+    assert 200 * _MIB < (error.peak or 0) < 500 * _MIB
+
+
 # --- the budget ---
 
 
@@ -270,7 +292,7 @@ def test_a_job_is_looked_at_the_later_the_more_headroom_it_has(monkeypatch: pyte
     intervals = []
     for resident in (0, 500, 900, 999):
         kernel.resident[1] = resident * 10**6
-        intervals.append(_look([Watched(1, 1, 10**9, True)])[0])
+        intervals.append(_look([Watched(1, 1, 10**9, 0, True)])[0])
     assert intervals == sorted(intervals, reverse=True)
     # A job that grows by 2 GB/s is seen before it is 300 MB above its limit.
     assert all(
@@ -283,12 +305,12 @@ def test_a_job_is_looked_at_the_later_the_more_headroom_it_has(monkeypatch: pyte
 def test_shared_pages_are_no_reason_to_end_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = _Kernel(monkeypatch)
     kernel.resident[1], kernel.proportional[1] = 2 * 10**9, 6 * 10**8
-    assert _look([Watched(1, 1, 10**9, True)])[1:] == ([6 * 10**8], [])
+    assert _look([Watched(1, 1, 10**9, 0, True)])[1:] == ([6 * 10**8], [])
     kernel.proportional[1] = 11 * 10**8
-    assert _look([Watched(1, 1, 10**9, True)])[1:] == ([11 * 10**8], [1])
+    assert _look([Watched(1, 1, 10**9, 0, True)])[1:] == ([11 * 10**8], [1])
 
 
 def test_a_job_that_has_not_begun_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = _Kernel(monkeypatch)
     kernel.resident[1] = kernel.proportional[1] = 2 * 10**9
-    assert _look([Watched(1, 1, 10**9, False)])[1:] == ([], [])
+    assert _look([Watched(1, 1, 10**9, 0, False)])[1:] == ([], [])

@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,6 +242,35 @@ def test_a_job_that_sets_up_logging_for_itself_can_with_it_switched_off(
     for _ in range(2):
         executor.submit(set_up).result()
     assert capfd.readouterr().err == "MINE hello\n" * 2
+
+
+def test_a_job_may_log_to_a_file_of_its_own(
+    make_local: MakeLocal, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def set_up(file: Path) -> None:
+        logging.basicConfig(filename=file, level=logging.DEBUG, format="%(message)s")
+        logging.getLogger("mine").debug("to the file")
+        logging.getLogger("mine").warning("to both")
+
+    executor = make_local(1)
+    executor.submit(set_up, tmp_path / "job.log").result()
+    assert (tmp_path / "job.log").read_text() == "to the file\nto both\n"
+    assert "to both" in caplog.text
+    executor.submit(log).result()
+    assert "step 3" not in (tmp_path / "job.log").read_text()
+    assert "step 3" in caplog.text
+
+
+def test_the_level_of_the_callers_root_logger_counts_from_the_next_job_on(
+    make_local: MakeLocal, caplog: pytest.LogCaptureFixture
+) -> None:
+    executor = make_local(1)
+    with caplog.at_level(logging.WARNING):
+        executor.submit(log, "late", logging.INFO).result()
+        assert not caplog.records
+    with caplog.at_level(logging.INFO):
+        executor.submit(log, "late", logging.INFO).result()
+    assert [record.name for record in caplog.records if record.name == "late"] == ["late"]
 
 
 def test_a_fork_of_a_job_logs_where_any_program_does(

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from jobrunner import JobStatus, LocalExecutor, PrimitiveJob
-from jobrunner.executors.output import Capture, LaneOutput, OutputWriter
+from jobrunner.executors.output import Capture, LaneOutput, OutputWriter, Spool
 from tests.core.gates import Gate, arrive, meet
 from tests.core.process_table import await_death
 from tests.core.scripts import Script
@@ -184,12 +183,8 @@ def test_a_child_that_is_left_with_the_pipe_open_holds_nobody_up(make_local: Mak
     assert executor.submit(pow, 2, 3).result(timeout=60) == 8
 
 
-def test_without_room_for_a_file_both_ends_are_kept_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(**_: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    capture = Capture()
+def test_without_room_for_a_file_both_ends_are_kept_all_the_same() -> None:
+    capture = Capture(Spool("/no/such/directory/here"))
     for number in range(10_000):
         capture.write(0, b"line %d\n" % number)
     whole = capture.output().stdout
@@ -199,8 +194,8 @@ def test_without_room_for_a_file_both_ends_are_kept_all_the_same(monkeypatch: py
 
 
 @pytest.mark.parametrize("sizes", [[0], [10], [5000], [4096, 1], [9000] * 3, [40_000] * 3, [1 << 20] * 20])
-def test_what_is_kept_of_a_stream_is_put_together_rightly(sizes: list[int]) -> None:
-    capture = Capture()
+def test_what_is_kept_of_a_stream_is_put_together_rightly(sizes: list[int], tmp_path: Path) -> None:
+    capture = Capture(Spool(str(tmp_path / "spool")))
     written = b""
     for number, size in enumerate(sizes):
         data = bytes([97 + number % 26]) * size
@@ -217,6 +212,42 @@ def test_what_is_kept_of_a_stream_is_put_together_rightly(sizes: list[int]) -> N
     fields = capture.fields()
     assert fields["stderr_head"].encode() == written[:4096]
     assert fields["stderr_tail"].encode() == written[-8192:]
+
+
+def test_captured_output_uses_up_no_descriptors_and_leaves_no_files(script: Run, tmp_path: Path) -> None:
+    caller = script(
+        "import gc, os, resource, tempfile\nfrom jobrunner import LocalExecutor\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        f"tempfile.tempdir = {str(tmp_path)!r}\n"
+        "with LocalExecutor(1, spare_workers=0, capture_output=True) as executor:\n"
+        "    jobs = [executor.submit(print, 'x' * 50_000) for _ in range(400)]\n"
+        "    assert all(len(job.output().stdout) == 50_001 for job in jobs if job.result() is None)\n"
+        "    (spool,) = [name for name in os.listdir(tempfile.tempdir) if name.startswith('jobrunner-')]\n"
+        "    mode = os.stat(os.path.join(tempfile.tempdir, spool)).st_mode\n"
+        "    assert mode & 0o777 == 0o700, oct(mode)\n"
+        "    del jobs[1:]; gc.collect()\n"
+        "    assert len(os.listdir(os.path.join(tempfile.tempdir, spool))) == 1\n"
+        "    if os.fork() == 0:\n        del jobs[:]; gc.collect(); os._exit(0)\n"
+        "    os.wait()\n"
+        "    assert len(jobs[0].output().stdout) == 50_001\n"
+    )
+    caller.check()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("jobrunner-")]
+
+
+def test_captured_output_of_a_caller_that_is_killed_is_removed(script: Run, tmp_path: Path) -> None:
+    caller = script(
+        "import os, signal, tempfile\nfrom jobrunner import LocalExecutor\n"
+        f"tempfile.tempdir = {str(tmp_path)!r}\n"
+        "executor = LocalExecutor(1, capture_output=True)\n"
+        "job = executor.submit(print, 'x' * 50_000); job.result()\n"
+        "os.write(1, f'{len(os.listdir(tempfile.tempdir))}\\n'.encode()); signal.pause()\n"
+    )
+    assert int(caller.line()) >= 1
+    caller.signal(signal.SIGKILL)
+    caller.finish()
+    caller.assert_nothing_left(5.0)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("jobrunner-")]
 
 
 def test_bytes_that_are_no_text_are_told_as_such(make_local: MakeLocal) -> None:
