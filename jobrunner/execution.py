@@ -15,6 +15,9 @@ from jobrunner.serialization import dump_exception, dump_result, load_call
 __all__ = ["Outcome", "Times", "drop_own_frames", "execute"]
 
 
+_LONGEST_WORDS = 300
+
+
 class Times(NamedTuple):
     """When a call went through its stages, as `time.monotonic_ns` of the machine that ran it; 0 where it did not."""
 
@@ -28,12 +31,14 @@ class Outcome(NamedTuple):
 
     ok: whether the function returned.
     data: the pickled result, or the pickled exception with its traceback.
+    told: the exception in a few words; empty where there is none.
     times: when it went through its stages.
     """
 
     ok: bool
     data: bytes
     times: Times
+    told: str = ""
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -74,8 +79,18 @@ def execute(
         raise
     except BaseException as error:
         drop_own_frames(error)
-        return Outcome(False, dump_exception(error), Times(taken_ns, started_ns, time.monotonic_ns()))
+        times = Times(taken_ns, started_ns, time.monotonic_ns())
+        return Outcome(False, dump_exception(error), times, _in_words(error))
     return Outcome(True, data, Times(taken_ns, started_ns, finished_ns))
+
+
+def _in_words(error: BaseException) -> str:
+    """An exception's type and the first line of what it says."""
+    try:
+        said = str(error).strip().partition("\n")[0][:_LONGEST_WORDS]
+    except Exception:  # its own code, which may do anything
+        said = ""
+    return f"{type(error).__qualname__}: {said}" if said else type(error).__qualname__
 
 
 def drop_own_frames(error: BaseException) -> None:

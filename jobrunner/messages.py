@@ -35,10 +35,12 @@ __all__ = [
     "Measures",
     "ProtocolError",
     "pack_call",
+    "pack_failure",
     "pack_frame",
     "pack_header",
     "pack_outcome",
     "unpack_call",
+    "unpack_failure",
     "unpack_outcome",
 ]
 
@@ -144,6 +146,19 @@ def pack_outcome(
 def unpack_outcome(body: bytes | bytearray) -> tuple[Measures, bytes]:
     """The measures and the data of an outcome's body."""
     return Measures(*_MEASURES.unpack_from(body)), bytes(memoryview(body)[_MEASURES.size :])
+
+
+def pack_failure(told: str, data: bytes) -> bytes:
+    """The data of a RAISED: the exception in words, and pickled."""
+    words = told.encode(errors="replace")
+    return _COUNT.pack(len(words)) + words + data
+
+
+def unpack_failure(data: bytes) -> tuple[str, bytes]:
+    """The words and the pickled exception of a RAISED's data."""
+    (length,) = _COUNT.unpack_from(data)
+    end = _COUNT.size + length
+    return data[_COUNT.size : end].decode(errors="replace"), data[end:]
 
 
 class ProtocolError(Exception):

@@ -17,6 +17,10 @@ __all__ = ["JobOptions", "PoolOptions", "check_bytes", "check_count", "check_sec
 _BUDGET_SHARE = 0.9
 
 
+#: The longest duration that any option may have: some thirty years, with which every system's clocks can deal.
+_LONGEST_S = 1e9
+
+
 def check_seconds(name: str, value: float | None, *, zero: bool = False) -> float | None:
     """Return `value` as a float of seconds, or None for None; refuse what is no duration.
 
@@ -27,7 +31,7 @@ def check_seconds(name: str, value: float | None, *, zero: bool = False) -> floa
 
     Raises:
         TypeError: `value` is not a number.
-        ValueError: `value` is negative, not finite, or zero where that is not allowed.
+        ValueError: `value` is negative, longer than the system's clocks can wait, or zero where that is not allowed.
     """
     if value is None:
         return None
@@ -37,8 +41,9 @@ def check_seconds(name: str, value: float | None, *, zero: bool = False) -> floa
         seconds = float(value)
     except OverflowError:
         seconds = math.inf
-    if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
-        raise ValueError(f"{name} must be {'at least 0' if zero else 'above 0'} and finite seconds, not {value!r}")
+    if not 0 <= seconds <= _LONGEST_S or (seconds == 0 and not zero):  # NaN neither
+        least = "at least 0" if zero else "above 0"
+        raise ValueError(f"{name} must be {least} and at most {_LONGEST_S:g} seconds, not {value!r}")
     return seconds
 
 

@@ -31,8 +31,8 @@ __all__ = ["ForeignExecutor", "as_job_executor"]
 
 _EPOCH_OFFSET = time.time() - time.monotonic()
 
-#: (how it ended: "ok", "raised" or "exit"; pickled outcome; exit code; pid; times)
-_Answer = tuple[str, bytes, int, int, Times]
+#: (how it ended: "ok", "raised" or "exit"; pickled outcome; exit code; pid; times; what it raised in words)
+_Answer = tuple[str, bytes, int, int, Times, str]
 
 
 def _run(body: bytes, caller: int) -> _Answer:
@@ -48,8 +48,8 @@ def _run(body: bytes, caller: int) -> _Answer:
                 outcome = execute(payload, handles)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        return "exit", b"", code, pid, Times(0, 0, 0)
-    return ("ok" if outcome.ok else "raised"), outcome.data, 0, pid, outcome.times
+        return "exit", b"", code, pid, Times(0, 0, 0), ""
+    return ("ok" if outcome.ok else "raised"), outcome.data, 0, pid, outcome.times, outcome.told
 
 
 class _ForeignJob:
@@ -95,7 +95,7 @@ class _ForeignJob:
         if failure is not None:
             self.fail(_translate(failure, self.job_id))
             return
-        how, data, code, pid, times = inner.result()
+        how, data, code, pid, times, told = inner.result()
         self._fields.update(pid=pid, attempts=1)
         if times.started_ns and pid == os.getpid():
             self._fields["started_at"] = times.started_ns / 1e9 + _EPOCH_OFFSET
@@ -115,7 +115,7 @@ class _ForeignJob:
         if how == "ok":
             self._fields["result_bytes"] = len(data)
         else:
-            self._fields["cause"] = "its function raised, or something of it could not be sent"
+            self._fields["cause"] = f"it raised {told}"
         self._settle(Settlement(ok=how == "ok", data=data))
 
     def fail(self, error: JobRunnerError) -> None:

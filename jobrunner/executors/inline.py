@@ -104,7 +104,7 @@ class _InlineJob:
             if outcome.ok:
                 fields["result_bytes"] = len(outcome.data)
             else:
-                fields["cause"] = "its function raised, or something of it could not be sent"
+                fields["cause"] = f"it raised {outcome.told}"
             self._settle(Settlement(ok=outcome.ok, data=outcome.data))
             return
 

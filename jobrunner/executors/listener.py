@@ -19,6 +19,10 @@ __all__ = ["Heard", "Listener"]
 _CHANNEL, _DEATH, _STDOUT, _STDERR = range(4)
 
 
+# What every kind of selector can wait for in one go: epoll takes no more than 2**31 milliseconds.
+_LONGEST_S = 86400.0
+
+
 class Heard(NamedTuple):
     """What has happened.
 
@@ -55,7 +59,7 @@ class Listener:
     def wait(self, timeout: float | None) -> Heard:
         """Wait until something happens, at most `timeout` seconds (None: as long as it takes)."""
         heard = Heard([], [], [])
-        for key, events in self._selector.select(timeout):
+        for key, events in self._selector.select(None if timeout is None else min(timeout, _LONGEST_S)):
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
                     self._reader.recv(4096)

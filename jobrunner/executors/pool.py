@@ -37,7 +37,7 @@ from jobrunner.executors.scheduler import Scheduler
 from jobrunner.executors.services import services
 from jobrunner.executors.settler import Settler
 from jobrunner.memory import format_bytes
-from jobrunner.messages import LEAVING, LEVEL_SHIFT, OUTPUT, RELAY, Frame, Kind, unpack_outcome
+from jobrunner.messages import LEAVING, LEVEL_SHIFT, OUTPUT, RELAY, Frame, Kind, unpack_failure, unpack_outcome
 from jobrunner.options import JobOptions, PoolOptions
 from jobrunner.serialization import dump_call, dump_exception, load_exception
 from jobrunner.worker.process import EXIT_SPOILED
@@ -421,8 +421,8 @@ class Pool:
             self._close_job(job, CANCELLED)
         elif end is End.OUTCOME:
             assert job.raised is not None
-            if not job.raised.ok:
-                job.cause = "its function raised, or something of it could not be sent"
+            if job.raised.ok:
+                job.cause = None  # an earlier attempt failed
             self._close_job(job, job.raised)
         else:
             cause = self._start_error if end is End.NO_WORKER else None
@@ -697,6 +697,9 @@ class Pool:
             output.finish_lines()
             job.ticket = output.ticket
         if job.state is JobState.SENT:
+            if not ok:
+                told, data = unpack_failure(data)
+                job.cause = f"it raised {told}"
             job.take_measures(measures, lane.pid)
             job.result_bytes = len(data) if ok else None
             job.raised = Settlement(ok=ok, data=data)

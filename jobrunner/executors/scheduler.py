@@ -40,6 +40,10 @@ _START_PAUSE_S = 0.1
 _START_PAUSE_LONGEST_S = 30.0
 
 
+# States in which a lane takes jobs, or will.
+_LIVE = (LaneState.STARTING, LaneState.SERVING)
+
+
 class _Queue:
     """Jobs by priority, larger first, and in order within one."""
 
@@ -306,7 +310,7 @@ class Scheduler:
 
     def _live(self) -> int:
         """Lanes that take jobs, or will."""
-        return sum(slot.state in (LaneState.STARTING, LaneState.SERVING) for slot in self.slots.values())
+        return sum(slot.state in _LIVE for slot in self.slots.values())
 
     def _start_lanes(self, job: Job, now: float) -> None:
         """Start lanes for the queue that `job` heads."""
@@ -424,9 +428,13 @@ class Scheduler:
                 self._settle_ending(job)
             else:
                 self._requeue(job)
-        if self._failed_starts >= _START_TRIES and not self._live():
-            self._failed_starts = 0
-            for job in list(self.queue):
+        if self._failed_starts >= _START_TRIES:
+            kinds = {slot.threads for slot in self.slots.values() if slot.state in _LIVE}
+            # What a lane that lives can run waits for that.
+            lost = [job for job in self.queue if job.options.threads not in kinds]
+            if lost:
+                self._failed_starts = 0
+            for job in lost:
                 self.queue.count -= 1
                 self._finish(job, End.NO_WORKER)
         self.fill(now)

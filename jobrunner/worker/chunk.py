@@ -14,14 +14,22 @@ from typing import Any
 from jobrunner.errors import SerializationError
 from jobrunner.handover import ProgressPage
 from jobrunner.serialization import PROTOCOL, dump_exception, dump_result
+from jobrunner.worker.touched import Touched
 
 __all__ = ["run_chunk"]
 
 _FLUSH_AFTER_NS = 5_000_000
+# After an item that took longer it is looked at what it has changed of the process.
+_TIDY_AFTER_NS = 50_000
 
 
 def run_chunk(
-    function: Callable[..., Any], items: Sequence[tuple[Any, ...]], words: memoryview, send: Callable[[bytes], None]
+    function: Callable[..., Any],
+    items: Sequence[tuple[Any, ...]],
+    words: memoryview,
+    send: Callable[[bytes], None],
+    touched: Touched,
+    tidy: Callable[[int], None],
 ) -> bytes:
     """Run `function` over `items`, each the arguments of one call.
 
@@ -30,6 +38,8 @@ def run_chunk(
         items: a tuple of arguments for each call.
         words: the words of the progress page.
         send: sends a piece: what is done so far and was not sent before.
+        touched: notes the functions that an item calls.
+        tidy: puts back what an item has changed of the process; told how long that took, in nanoseconds.
 
     Returns:
         The last piece.  A piece is the pickle of a list of ``(first, count, ok, data)``: `count` items from number
@@ -58,7 +68,10 @@ def run_chunk(
             if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
                 error.__traceback__ = error.__traceback__.tb_next  # begins in the user's function
             piece.append((number, 1, False, dump_exception(error)))
-        now = clock()
+        began, now = now, clock()
+        if touched.any or now - began > _TIDY_AFTER_NS:
+            tidy(now - began)
+            now = clock()
         if now - sent > _FLUSH_AFTER_NS:
             _close_run(piece, values, number + 1)
             send(pickle.dumps(piece, PROTOCOL))

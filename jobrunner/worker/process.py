@@ -26,6 +26,7 @@ from jobrunner.messages import Kind, pack_frame
 from jobrunner.role import mark_as_worker
 from jobrunner.serialization import dump_exception, load_call
 from jobrunner.streams import occupy_standard_descriptors, restore_missing_streams
+from jobrunner.worker.touched import Touched
 
 __all__ = [
     "EXIT_CHANNEL_LOST",
@@ -36,6 +37,7 @@ __all__ = [
     "become_worker",
     "flush_streams",
     "leave",
+    "touched",
     "watch_for_crashes",
     "worker_end",
 ]
@@ -86,11 +88,17 @@ class WorkerEnd:
 
 
 _ENDS: list[WorkerEnd] = []
+_TOUCHED: list[Touched] = []
 
 
 def worker_end() -> WorkerEnd:
     """What this worker was handed."""
     return _ENDS[0]
+
+
+def touched() -> Touched:
+    """What notes the functions that are called in this worker."""
+    return _TOUCHED[0]
 
 
 def leave(code: int) -> NoReturn:
@@ -134,6 +142,8 @@ def become_worker(end: WorkerEnd) -> None:
     end.control.sock.setblocking(False)
     _ENDS.append(end)
     mark_as_worker()
+    # Before any code of the user's is imported: it may take functions by name.
+    _TOUCHED.append(Touched())
     # A signal that arrives before `serve` is ready to interpret it is nobody's interrupt.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):

@@ -92,6 +92,7 @@ class Relay:
         root = logging.getLogger()
         self._installed = False
         self._handlers = list(root.handlers)
+        self._factory = logging.getLogRecordFactory()
         self._level, self._disabled = root.level, root.manager.disable
         loggers = [logger for logger in root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
         self._off = {logger.name for logger in loggers if logger.disabled}
@@ -107,6 +108,10 @@ class Relay:
                 if isinstance(logger, logging.Logger):
                     logger.disabled = logger.name in self._off
             self._registered = _registered()
+        if logging.getLogRecordFactory() is not self._factory:
+            logging.setLogRecordFactory(self._factory)
+        if self._handler.level:
+            self._handler.setLevel(logging.NOTSET)
         root = logging.getLogger()
         handlers = [*self._handlers, self._handler] if self._installed else self._handlers
         if root.handlers != handlers:

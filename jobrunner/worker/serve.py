@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -36,6 +36,7 @@ from jobrunner.messages import (
     RELAY,
     FrameReader,
     Kind,
+    pack_failure,
     pack_frame,
     pack_outcome,
     unpack_call,
@@ -50,6 +51,7 @@ from jobrunner.worker.process import (
     WorkerEnd,
     flush_streams,
     leave,
+    touched,
     watch_for_crashes,
     worker_end,
 )
@@ -106,8 +108,8 @@ class _Server:
         self._interruptible = 0
         # Frames are sent by the main thread, and notes by whichever thread of the job's logs something.
         self._sending = threading.Lock()
-        # Whether the main thread is sending, or about to; whether it was to be interrupted meanwhile.
-        self._main_sends = False
+        # Whether the main thread does what must be done whole; whether it was to be interrupted meanwhile.
+        self._busy = False
         self._interrupted = False
         # Notes of a signal handler that ran while the main thread was sending.
         self._held: list[bytes] = []
@@ -115,7 +117,7 @@ class _Server:
         self._relay = Relay(self._send_note, end.log_levels)
         self._usage = UsageMeter(self._words)
         signal.signal(signal.SIGINT, self._on_interrupt)
-        self._surroundings = Surroundings(end.threads, lambda: watch_for_crashes(end))
+        self._surroundings = Surroundings(end.threads, touched(), lambda: watch_for_crashes(end))
         self._threads = threading.active_count()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._relay.forsake)
@@ -140,16 +142,23 @@ class _Server:
     def _send(self, frame: bytes) -> None:
         # Socket calls only: were the descriptor closed by a job and its number given to a file, a plain write would
         # put our frame into the user's file.
-        self._main_sends = True
-        try:
-            with self._sending:
-                self._sock.sendall(frame)
-        except OSError:
-            leave(EXIT_CHANNEL_LOST)
-        finally:
-            self._main_sends = False
+        with self._uninterrupted():
+            try:
+                with self._sending:
+                    self._sock.sendall(frame)
+            except OSError:
+                leave(EXIT_CHANNEL_LOST)
         while self._held:
             self._send(self._held.pop(0))
+
+    @contextlib.contextmanager
+    def _uninterrupted(self) -> Iterator[None]:
+        """What the main thread does here is done whole: an interrupt of the job comes after it."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
         if self._interrupted:
             self._interrupted = False
             raise KeyboardInterrupt("the job is being ended")
@@ -158,7 +167,7 @@ class _Server:
         """Send a note of a job, from whichever of its threads."""
         frame = pack_frame(Kind.NOTE, seq, body)
         if threading.current_thread() is threading.main_thread():
-            if self._main_sends:
+            if self._busy:
                 self._held.append(frame)
             else:
                 self._send(frame)
@@ -205,10 +214,10 @@ class _Server:
         leaving = self._left_something(lasted_ns)
         usage = self._usage.end(lasted_ns)
         said = LEAVING * leaving | OUTPUT * self._surroundings.streams.unread()
-        body = pack_outcome(*times, *usage, outcome.data)
+        data = outcome.data if outcome.ok else pack_failure(outcome.told, outcome.data)
+        body = pack_outcome(*times, *usage, data)
         self._send(pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, body, said))
-        del body
-        del outcome
+        del outcome, data, body
         if leaving:
             self._await_end()
         self._relay.restore()
@@ -234,9 +243,16 @@ class _Server:
             self._send(pack_frame(Kind.PARTIAL, seq, piece))
 
         def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-            return contextvars.copy_context().run(run_chunk, function, args, self._words, send)
+            context = contextvars.copy_context()
+            return context.run(run_chunk, function, args, self._words, send, touched(), self._tidy_item)
 
         return call
+
+    def _tidy_item(self, lasted_ns: int) -> None:
+        """Put back what an item of a chunk has changed; what can't be put back is seen to after the chunk."""
+        with self._uninterrupted():
+            self._surroundings.silence(lasted_ns)
+            self._surroundings.restore(lasted_ns)
 
     def _guarded(self, seq: int, call: Callable[..., Any]) -> Callable[..., Any]:
         """`call`, open to an interrupt of job `seq` while it runs."""
@@ -256,7 +272,7 @@ class _Server:
         except OSError:
             return  # nobody asked: a SIGINT from elsewhere
         if len(numbers) >= _SEQ.size and _SEQ.unpack(numbers[-_SEQ.size :])[0] == self._interruptible:
-            if self._main_sends:
+            if self._busy:
                 self._interrupted = True  # half a frame would spoil the channel
                 return
             raise KeyboardInterrupt("the job is being ended")

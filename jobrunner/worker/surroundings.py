@@ -24,6 +24,7 @@ import random
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -74,13 +75,14 @@ class Surroundings:
 
     Args:
         threads: threads that BLAS and OpenMP libraries are to use; 0: as many as they are found with.
+        touched: notes which functions are called.
         signals_restored: told when signal handlers have been put back, for those that Python knows nothing of.
     """
 
-    def __init__(self, threads: int, signals_restored: Callable[[], None]) -> None:
+    def __init__(self, threads: int, touched: Touched, signals_restored: Callable[[], None]) -> None:
         self._signals_restored = signals_restored
+        self._touched = touched
         self._jobs = 0
-        self._touched = Touched()
         self._threads = ThreadLimits(threads)
         self.streams = StandardStreams()
         self._numpy = _NumpyState()
@@ -104,15 +106,14 @@ class Surroundings:
         self._most_descriptors = _next_descriptor() + _descriptor_limit() // 2
         self._filters = list(warnings.filters)
         self._path = list(sys.path)
+        self._finders = list(sys.meta_path)
         self._arguments = list(sys.argv)
         tracing = sys.modules.get("tracemalloc")
         self._tracing = tracing is not None and tracing.is_tracing()
         self._interpreter = _interpreter_state()
         self.streams.take()
         self._threads.take()
-        touched = self._touched
-        touched.state = touched.signals = touched.random = False
-        touched.variables.clear()
+        self._touched.forget()
 
     # --- before the outcome of a job is sent ---
 
@@ -162,9 +163,11 @@ class Surroundings:
         """
         try:
             self._restore()
-            if lasted_ns >= _SHORT_NS or self._touched.state:
+            thorough = lasted_ns >= _SHORT_NS or self._touched.state
+            if thorough:
                 self._restore_kernel_state()
-                self._touched.state = False
+            self._touched.forget()
+            if thorough:
                 if _rank() != self._rank:
                     return False
             elif lasted_ns >= _QUICK_NS:
@@ -197,6 +200,8 @@ class Surroundings:
             warnings.filters[:] = self._filters  # type: ignore[index]
         if sys.path != self._path:
             sys.path[:] = self._path
+        if sys.meta_path != self._finders:
+            sys.meta_path[:] = self._finders
         if sys.argv != self._arguments:
             sys.argv[:] = self._arguments
         tracing = sys.modules.get("tracemalloc")
@@ -209,7 +214,6 @@ class Surroundings:
         self._threads.restore()
         if self._touched.random:
             random.seed()
-            self._touched.random = False
         module = sys.modules.get("numpy.random")
         if module is not None:
             self._numpy.restore(module)
@@ -237,7 +241,6 @@ class Surroundings:
                 os.putenv(name, wanted[name])
             else:
                 os.unsetenv(name)
-        self._touched.variables.clear()
         if os.environ.get("TZ") != zone and hasattr(time, "tzset"):
             time.tzset()
 
@@ -288,11 +291,13 @@ def _interpreter_state() -> tuple[Any, ...]:
         gc.get_threshold(),
         sys.getswitchinterval(),
         socket.getdefaulttimeout(),
+        threading.gettrace(),
+        threading.getprofile(),
     )
 
 
 def _set_interpreter_state(state: tuple[Any, ...]) -> None:
-    recursion, trace, profile, collecting, thresholds, interval, timeout = state
+    recursion, trace, profile, collecting, thresholds, interval, timeout, *of_threads = state
     sys.setrecursionlimit(recursion)
     sys.settrace(trace)
     sys.setprofile(profile)
@@ -300,6 +305,8 @@ def _set_interpreter_state(state: tuple[Any, ...]) -> None:
     gc.set_threshold(*thresholds)
     sys.setswitchinterval(interval)
     socket.setdefaulttimeout(timeout)
+    threading.settrace(of_threads[0])
+    threading.setprofile(of_threads[1])
 
 
 class _NumpyState:

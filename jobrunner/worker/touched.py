@@ -45,10 +45,11 @@ class Touched:
         signals: whether one that sets signal handlers, masks or timers was.
         random: whether one that sets the state of Python's random numbers was.
         variables: names of environment variables that were set, behind the back of `os.environ` or not.
+        any: whether any of these.
     """
 
     def __init__(self) -> None:
-        self.state = self.signals = self.random = False
+        self.state = self.signals = self.random = self.any = False
         self.variables: set[Any] = set()
         for attribute, functions in (("state", _STATE), ("signals", _SIGNALS), ("random", _RANDOM)):
             for module, names in functions:
@@ -65,10 +66,16 @@ class Touched:
                 _replace(os, name, self._watched_variable(getattr(os, name)), getattr(os, name))
         _replace(os, "close", self._watched_close(os.close), os.close)
 
+    def forget(self) -> None:
+        """Whatever was called, it has been seen to."""
+        self.state = self.signals = self.random = self.any = False
+        self.variables.clear()
+
     def _watched(self, function: Callable[..., Any], name: str, attribute: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def watched(*args: Any, **kwargs: Any) -> Any:
             setattr(self, attribute, True)
+            self.any = True
             return function(*args, **kwargs)
 
         watched.__qualname__ = name  # by which it pickles
@@ -78,6 +85,7 @@ class Touched:
         @functools.wraps(function)
         def watched(name: Any, *value: Any) -> None:
             self.variables.add(name)
+            self.any = True
             function(name, *value)
 
         return watched
@@ -86,7 +94,7 @@ class Touched:
         @functools.wraps(close)
         def watched(fd: int) -> None:
             if fd in (0, 1, 2):
-                self.state = True
+                self.state = self.any = True
             close(fd)
 
         return watched

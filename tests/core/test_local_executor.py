@@ -100,10 +100,19 @@ def test_more_threads_than_the_machine_has_are_refused() -> None:
         LocalExecutor(threads=100000)
 
 
-@pytest.mark.parametrize("value", [10**400, -1, float("nan"), 0])
+@pytest.mark.parametrize("value", [10**400, 2e9, -1, float("nan"), float("inf"), 0])
 def test_a_time_limit_that_is_none_is_refused_with_what_is_allowed(value: Any) -> None:
-    with pytest.raises(ValueError, match="time_limit must be above 0 and finite seconds"):
+    with pytest.raises(ValueError, match="time_limit must be above 0 and at most 1e\\+09 seconds"):
         LocalExecutor(time_limit=value)
+
+
+def test_the_longest_durations_that_are_allowed_are_waited_for(make_local: MakeLocal, gate: Gate) -> None:
+    executor = make_local(1, time_limit=1e9, idle_timeout=1e9, grace=1e9)
+    assert executor.submit(oddities.add, 1, b=2).result() == 3
+    job = executor.submit(meet, gate.path)
+    gate.await_arrival()
+    assert job.cancel()  # it ends at the interrupt
+    assert executor.submit(oddities.add, 1, b=2).result() == 3
 
 
 def test_retry_on_that_names_no_types_is_refused() -> None:

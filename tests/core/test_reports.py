@@ -142,6 +142,21 @@ def test_of_a_job_that_was_ended_cpu_time_and_peak_memory_are_known(make_local: 
     assert "in stay" in (report.stack or "")
 
 
+@pytest.mark.parametrize(("function", "cause"), [
+    (lambda: 1 / 0, "it raised ZeroDivisionError: division by zero"),
+    (lambda: exec("raise KeyError"), "it raised KeyError"),
+    (lambda: exec("raise ValueError('one\\ntwo')"), "it raised ValueError: one"),
+    (oddities.Unpicklable, "it raised SerializationError: "),
+])  # fmt: skip
+def test_the_cause_of_a_job_that_raised_names_what_it_raised(
+    make_local: MakeLocal, function: Callable[[], object], cause: str
+) -> None:
+    for executor in (make_local(1), InlineExecutor()):
+        job = executor.submit(function)
+        job.exception()
+        assert (job.report().cause or "").startswith(cause)
+
+
 # --- stacks ---
 
 

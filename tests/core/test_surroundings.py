@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 import warnings
@@ -74,6 +75,10 @@ def state() -> dict[str, Any]:
         "context": _VARIABLE.get(),
         "environment of children": sorted(subprocess.run(["env"], capture_output=True, check=True).stdout.splitlines()),
         "loggers": [logging.getLogger("tests.core.surroundings").disabled, logging._warnings_showwarning],  # type: ignore[attr-defined]
+        "threads traced": [str(threading.gettrace()), str(threading.getprofile())],
+        "record factory": str(logging.getLogRecordFactory()),
+        "levels": [handler.level for handler in logging.getLogger().handlers],
+        "finders": list(map(str, sys.meta_path)),
         "interval": sys.getswitchinterval(),
         "logging": [str(logging.getLogger().handlers), logging.getLogger().level, logging.root.manager.disable],
         "crashes told": faulthandler.is_enabled(),
@@ -110,6 +115,10 @@ def _set_stream() -> None:
 
 _VARIABLE = contextvars.ContextVar("variable", default="unset")
 _KEPT_FILES: list[Any] = []
+
+
+def _mute(handler: logging.Handler) -> None:
+    handler.setLevel(99)
 
 
 def _set_variable() -> None:
@@ -158,6 +167,10 @@ _CHANGES: dict[str, Callable[[], object]] = {
     "descriptor 2 redirected": lambda: _redirect(2),
     "descriptor 1 not blocking": lambda: os.set_blocking(1, False),
     "recursion limit": lambda: sys.setrecursionlimit(200),
+    "threads traced": lambda: (threading.settrace(print), threading.setprofile(print)),  # type: ignore[func-returns-value]
+    "record factory": lambda: logging.setLogRecordFactory(lambda *_, **__: 1 / 0),  # type: ignore[arg-type]
+    "relay muted": lambda: list(map(_mute, logging.getLogger().handlers)),
+    "sys.meta_path": lambda: sys.meta_path.clear(),
     "trace": lambda: sys.settrace(lambda *_: None),
     "profile": lambda: sys.setprofile(lambda *_: None),
     "gc": gc.disable,
@@ -275,6 +288,64 @@ def test_a_worker_in_which_something_can_not_be_put_back_is_replaced(
     assert [after[name] for name in names] == [before[name] for name in names]
     assert executor.stats()["failed"] == 0
     assert executor.stats()["restarts"] == 1
+
+
+def _see_and_poison(number: int) -> tuple[Any, ...]:
+    seen = (
+        os.getcwd(),
+        os.environ.get("JOBRUNNER_POISON"),
+        list(sys.path),
+        list(map(str, warnings.filters)),
+        os.umask(0),
+    )
+    drawn = random.random()
+    os.umask(seen[-1])
+    if number % 2 == 0:
+        os.chdir("/")
+        random.seed(7)
+        numpy.random.seed(7)
+        os.environ["JOBRUNNER_POISON"] = "1"
+        sys.path.insert(0, "/poison")
+        warnings.simplefilter("error")
+        os.umask(0o777)
+    return seen, drawn
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 50])
+def test_items_of_a_map_do_not_poison_each_other_either(
+    make_local: Callable[..., LocalExecutor], chunksize: int | None
+) -> None:
+    results = list(make_local(1).map(_see_and_poison, range(100), chunksize=chunksize))
+    assert all(seen == results[0][0] for seen, _ in results)
+    assert len({drawn for _, drawn in results}) == len(results)
+
+
+def test_functions_that_a_preloaded_module_has_taken_by_name_are_watched_too(
+    make_local: Callable[..., LocalExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "taken.py").write_text(
+        "from random import random, seed\nfrom os import chdir, getcwd\n"
+        "def poison(): seed(5); chdir('/')\ndef look(): return random(), getcwd()\n"
+    )
+
+    def poison() -> None:
+        import taken  # type: ignore[import-not-found]
+
+        taken.poison()
+
+    def look() -> Any:
+        import taken
+
+        return taken.look()
+
+    executor = make_local(1, preload=["taken"])
+    seen = []
+    for _ in range(3):
+        executor.submit(poison).result()
+        seen.append(executor.submit(look).result())
+    assert len({drawn for drawn, _ in seen}) == 3
+    assert {directory for _, directory in seen} == {os.getcwd()}
 
 
 # --- random numbers ---
