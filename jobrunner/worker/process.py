@@ -107,13 +107,15 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def flush_streams() -> None:
-    """Write out what was printed; a stream that a job closed or replaced is its own affair."""
+def flush_streams() -> bool:
+    """Write out what was printed; False where a stream can't be flushed, because a job has closed or replaced it."""
+    well = True
     for stream in (sys.stdout, sys.stderr):
-        try:  # noqa: SIM105 (contextlib.suppress costs more than the flush, and this is done after every job)
+        try:
             stream.flush()
-        except Exception:  # noqa: S110
-            pass
+        except Exception:
+            well = False
+    return well
 
 
 def become_worker(end: WorkerEnd) -> None:

@@ -19,6 +19,9 @@ __all__ = ["Relay"]
 _MOST_NOTES = 10_000
 _LONGEST_TEXT = 1 << 16
 
+# Where logging notes the handlers there are, the oldest first; a new configuration empties it.
+_HANDLERS: list[Any] = getattr(logging, "_handlerList", [])
+
 _PLAIN = (str, int, float, bool, type(None))
 # Up to 3.13; what `catch_warnings` calls, without the rest of its work.
 _filters_changed: Callable[[], None] | None = getattr(warnings, "_filters_mutated", None)
@@ -198,8 +201,9 @@ class _Handler(logging.Handler):
 
 
 def _registered() -> tuple[int, ...]:
-    """What changes when a new configuration is made: the handlers there are, by their identities."""
-    return tuple(map(id, getattr(logging, "_handlerList", ())))
+    """What changes when a new configuration is made: the number of handlers, and which is the first."""
+    handlers = _HANDLERS
+    return len(handlers), id(handlers[0]) if handlers else 0
 
 
 def _forget_warnings() -> None:

@@ -117,7 +117,8 @@ class _Server:
         self._relay = Relay(self._send_note, end.log_levels)
         self._usage = UsageMeter(self._words)
         signal.signal(signal.SIGINT, self._on_interrupt)
-        self._surroundings = Surroundings(end.threads, touched(), lambda: watch_for_crashes(end))
+        self._touched = touched()
+        self._surroundings = Surroundings(end.threads, self._touched, lambda: watch_for_crashes(end))
         self._threads = threading.active_count()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._relay.forsake)
@@ -142,14 +143,24 @@ class _Server:
     def _send(self, frame: bytes) -> None:
         # Socket calls only: were the descriptor closed by a job and its number given to a file, a plain write would
         # put our frame into the user's file.
-        with self._uninterrupted():
-            try:
-                with self._sending:
-                    self._sock.sendall(frame)
-            except OSError:
-                leave(EXIT_CHANNEL_LOST)
+        self._busy = True  # as in _uninterrupted, which costs more
+        try:
+            with self._sending:
+                self._sock.sendall(frame)
+        except OSError:
+            leave(EXIT_CHANNEL_LOST)
+        finally:
+            self._busy = False
+        if self._held or self._interrupted:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Do what had to wait for the sending of a frame."""
         while self._held:
             self._send(self._held.pop(0))
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt("the job is being ended")
 
     @contextlib.contextmanager
     def _uninterrupted(self) -> Iterator[None]:
@@ -160,8 +171,7 @@ class _Server:
         finally:
             self._busy = False
         if self._interrupted:
-            self._interrupted = False
-            raise KeyboardInterrupt("the job is being ended")
+            self._catch_up()
 
     def _send_note(self, seq: int, body: bytes) -> None:
         """Send a note of a job, from whichever of its threads."""
@@ -210,10 +220,14 @@ class _Server:
         self._interrupted = False
         del payload, handles, body
         self._relay.end()
-        flush_streams()
+        if not flush_streams():
+            self._touched.state = True  # one of them is not what it was
         leaving = self._left_something(lasted_ns)
         usage = self._usage.end(lasted_ns)
-        said = LEAVING * leaving | OUTPUT * self._surroundings.streams.unread()
+        unread = self._surroundings.streams.unread()
+        if unread is None:
+            self._touched.state = True
+        said = LEAVING * leaving | OUTPUT * (unread is not False)
         data = outcome.data if outcome.ok else pack_failure(outcome.told, outcome.data)
         body = pack_outcome(*times, *usage, data)
         self._send(pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, body, said))
@@ -244,7 +258,7 @@ class _Server:
 
         def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
             context = contextvars.copy_context()
-            return context.run(run_chunk, function, args, self._words, send, touched(), self._tidy_item)
+            return context.run(run_chunk, function, args, self._words, send, self._touched, self._tidy_item)
 
         return call
 

@@ -38,27 +38,27 @@ class StandardStreams:
         self._streams = [getattr(sys, name) for name in _NAMES]
         self._manners = [_manner(stream) for stream in self._streams]
 
-    def unread(self) -> bool:
-        """Whether something that was printed may lie unread in the pipes that descriptors 1 and 2 are."""
+    def unread(self) -> bool | None:
+        """Whether something that was printed may lie unread in the pipes that descriptors 1 and 2 are.
+
+        Returns:
+            None where one of them is closed, or something else.
+        """
         if ioctl is None:
             return True
         try:
             ioctl(1, FIONREAD, _COUNT)
             printed = _COUNT[0]
             ioctl(2, FIONREAD, _COUNT)
-        except OSError:  # replaced by something else
-            return True
+        except OSError:
+            return None
         return bool(printed or _COUNT[0])
 
-    def are_usable(self) -> bool:
-        """Whether the streams are those that were remembered, and open; those that were replaced are put back."""
-        for number, name in enumerate(_NAMES):
-            stream = self._streams[number]
-            if getattr(sys, name) is not stream:
-                setattr(sys, name, stream)
-            if _is_closed(stream):
-                return False
-        return True
+    def restore_streams(self) -> None:
+        """Put back those that were replaced; whether they are usable is another matter."""
+        stdin, stdout, stderr = self._streams
+        if sys.stdin is not stdin or sys.stdout is not stdout or sys.stderr is not stderr:
+            sys.stdin, sys.stdout, sys.stderr = self._streams
 
     def restore_descriptors(self) -> None:
         """Put the descriptors back, and streams in the place of those that were closed.

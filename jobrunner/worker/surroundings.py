@@ -209,8 +209,7 @@ class Surroundings:
             tracing.stop()
         if _interpreter_state() != self._interpreter:
             _set_interpreter_state(self._interpreter)
-        if not self.streams.are_usable():
-            self._touched.state = True  # a stream that was closed has closed its descriptor
+        self.streams.restore_streams()
         self._threads.restore()
         if self._touched.random:
             random.seed()
