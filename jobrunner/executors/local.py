@@ -267,6 +267,8 @@ class LocalExecutor(JobExecutor):
             buffersize: how many items are taken from `iterables` before their results are; None: all, at once.
             return_exceptions: yield errors in their places instead of raising the first.
 
+        With ``capture_output`` what the items print is kept from the terminal, but has no report.
+
         Returns:
             An iterator.  Closing it, or an error that it raises, cancels what is left.
 

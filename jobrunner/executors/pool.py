@@ -52,7 +52,7 @@ _END_TRIES = 50
 _END_PAUSE_S = 0.1
 
 # From 3.12 on an exiting interpreter starts no threads, and a worker's start needs some of loky's: a program that ends
-# right after its first submit must have one worker on its way by then.
+# right after its first submit must have one worker on its way by then.  An event loop waits too, once, for milliseconds.
 _WAIT_FOR_FIRST_LANE = sys.version_info >= (3, 12)
 
 
@@ -175,7 +175,7 @@ class Pool:
             self._scheduler.submit(job, time.monotonic())
             self._carry_out()
         self._settler.settle()
-        if _WAIT_FOR_FIRST_LANE and not self._first_start.is_set() and not in_event_loop():
+        if _WAIT_FOR_FIRST_LANE and not self._first_start.is_set():
             self._first_start.wait()
 
     def fail(self, job: PoolJob, error: JobRunnerError) -> None:
