@@ -52,7 +52,7 @@ _END_TRIES = 50
 _END_PAUSE_S = 0.1
 
 # From 3.12 on an exiting interpreter starts no threads, and a worker's start needs some of loky's: a program that ends
-# right after its first submit must have one worker on its way by then.  An event loop waits too, once, for milliseconds.
+# right after its first submit must have one worker on its way by then.  An event loop waits for that as well, once.
 _WAIT_FOR_FIRST_LANE = sys.version_info >= (3, 12)
 
 
