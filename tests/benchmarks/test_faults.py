@@ -101,7 +101,8 @@ def test_cells_run_in_peers_and_the_outcomes_are_written(tmp_path: Path) -> None
     assert (document["peers"]["jobrunner"]["holds"], document["peers"]["jobrunner"]["of"]) == (4, 4)
     assert (document["peers"]["concurrent.futures"]["holds"], document["peers"]["concurrent.futures"]["of"]) == (1, 4)
     rows = markdown.read_text().splitlines()
-    assert rows[0] == "| the job … | jobrunner | concurrent.futures |"
+    assert rows[0] == "# The fault matrix"
+    assert "| the job … | jobrunner | concurrent.futures |" in rows
     assert "| calls os._exit(3) | holds | A lost |" in rows
     assert "| **holds** | **4 of 4** | **1 of 4** |" in rows
     assert "4 of 4" in ran.stdout
