@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import multiprocessing.process
 import os
+import sys
 import tempfile
 import threading
 import uuid
@@ -174,6 +175,12 @@ def _renew_after_fork() -> None:
     children = multiprocessing.process._children  # type: ignore[attr-defined]
     for process in [process for process in children if getattr(process, "_parent_pid", None) != os.getpid()]:
         children.discard(process)
+    # Another thread of the parent may have been telling a resource tracker of a semaphore.
+    for name in ("multiprocessing.resource_tracker", "loky.backend.resource_tracker"):
+        tracker = getattr(sys.modules.get(name), "_resource_tracker", None)
+        lock = getattr(tracker, "_lock", None)
+        if lock is not None:
+            tracker._lock = type(lock)()  # type: ignore[union-attr]
     if _CURRENT:
         inherited = _CURRENT[0]
         _CURRENT.clear()

@@ -103,6 +103,8 @@ class Surroundings:
         self._affinity = _affinity()
         self._rank = _rank()
         self._wakeup = signal.set_wakeup_fd(-1)
+        if self._wakeup >= 0:
+            signal.set_wakeup_fd(self._wakeup)
         self._most_descriptors = _next_descriptor() + _descriptor_limit() // 2
         self._filters = list(warnings.filters)
         self._path = list(sys.path)
