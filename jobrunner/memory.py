@@ -20,7 +20,9 @@ from pathlib import Path
 from jobrunner.processes import find_descendants
 
 __all__ = [
+    "RSS_UNIT",
     "format_bytes",
+    "group_memory",
     "machine_memory",
     "oom_kills",
     "parse_bytes",
@@ -32,6 +34,10 @@ __all__ = [
 
 _USE_PROC = sys.platform == "linux" and os.path.exists("/proc/self/statm")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+#: The unit of `ru_maxrss`, in bytes.
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+# What the kernel tells where there is no limit is just below 2**63.
+_NO_LIMIT = 1 << 60
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*")
 _UNITS = {
     **{"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12},
@@ -80,8 +86,12 @@ def machine_memory() -> int:
     """The memory that processes here may use, in bytes: the machine's, or its control group's if that is less."""
     import psutil
 
-    total = int(psutil.virtual_memory().total)
-    return min([total, *_group_limits(_group_directories())])
+    return min(int(psutil.virtual_memory().total), group_memory() or sys.maxsize)
+
+
+def group_memory() -> int | None:
+    """The memory that this process's control groups, its own and those above, leave it, in bytes; None: no limit."""
+    return min(_group_limits(_group_directories()), default=None)
 
 
 def _group_limits(directories: Iterable[Path]) -> list[int]:
@@ -90,7 +100,7 @@ def _group_limits(directories: Iterable[Path]) -> list[int]:
         for name in ("memory.max", "memory.limit_in_bytes"):
             with contextlib.suppress(OSError, ValueError):  # ``max`` where there is none
                 limits.append(int((directory / name).read_text()))
-    return [limit for limit in limits if limit > 0]
+    return [limit for limit in limits if 0 < limit < _NO_LIMIT]
 
 
 def _group_directories(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> list[Path]:

@@ -23,6 +23,7 @@ from jobrunner.backend import describe_machine
 from jobrunner.cli.console import may_be_closed, plain_console
 from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED
 from jobrunner.executors.local import LocalExecutor
+from jobrunner.memory import group_memory
 from jobrunner.options import default_max_workers
 
 if sys.platform != "win32":
@@ -107,7 +108,7 @@ def _limits() -> dict[str, int | float | None]:
         "default_max_workers": default_max_workers(),
         "cpus_by_affinity": affinity,
         "cpus_by_cgroup": _cgroup_cpus(),
-        "memory_by_cgroup_bytes": _cgroup_memory(),
+        "memory_by_cgroup_bytes": group_memory(),
         "open_files": _resource_limit("RLIMIT_NOFILE", 0),
         "open_files_hard": _resource_limit("RLIMIT_NOFILE", 1),
         "processes": _resource_limit("RLIMIT_NPROC", 0),
@@ -131,15 +132,6 @@ def _cgroup_cpus() -> float | None:
     pairs.append([_read(legacy / "cpu.cfs_quota_us") or "-1", _read(legacy / "cpu.cfs_period_us") or "100000"])
     quotas = [int(quota) / int(period) for quota, period in pairs if quota not in ("max", "-1")]
     return min(quotas, default=None)
-
-
-def _cgroup_memory() -> int | None:
-    """Memory by the limit of the cgroup or any above it, in bytes; None for no limit."""
-    limits = [int(text) for text in _cgroup_files("memory.max") if text != "max"]
-    legacy = _read(Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-    if legacy and int(legacy) < 2**60:  # the kernel's "no limit" is just below 2**63
-        limits.append(int(legacy))
-    return min(limits, default=None)
 
 
 def _cgroup_files(name: str) -> list[str]:

@@ -8,14 +8,15 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from jobrunner.backend import Backend
-from jobrunner.errors import JobRunnerError, SerializationError
+from jobrunner.backend import Backend, Capabilities
+from jobrunner.errors import JobError, JobRunnerError, SerializationError
 from jobrunner.executors.future import JobFuture
 from jobrunner.executors.services import run_callback, services
 from jobrunner.messages import pack_call
+from jobrunner.options import JobOptions
 from jobrunner.serialization import Call, call_name, dump_call, dump_handle
 
-__all__ = ["JobExecutor", "start_when_ready"]
+__all__ = ["JobExecutor", "check_possible", "start_when_ready"]
 
 T = TypeVar("T")
 
@@ -106,6 +107,31 @@ class JobExecutor(concurrent.futures.Executor, abc.ABC):
             cancel_futures: cancel the jobs that have not started.
             kill_workers: cancel the running jobs too.
         """
+
+
+def check_possible(options: JobOptions, capabilities: Capabilities, why: str, job_id: str | None = None) -> None:
+    """Refuse options that an executor can't keep, rather than promise falsely.
+
+    Args:
+        options: what is asked for.
+        capabilities: what the executor can do; an option that it has to be able to do has the same name there.
+        why: why it can't, and what to do about it, for the error.
+        job_id: the job concerned, if there is one yet.
+
+    Raises:
+        JobError: one is asked for that it can't do.
+    """
+    asked = {
+        "time_limit": options.time_limit is not None,
+        "memory_limit": options.memory_limit is not None,
+        "capture_output": options.capture_output,
+        "grace": options.grace > 0,
+    }
+    for option, wanted in asked.items():
+        if wanted and not getattr(capabilities, option):
+            raise JobError(
+                f"{option} is not possible here (backend.capabilities.{option} is False): {why}", job_id=job_id
+            )
 
 
 def start_when_ready(

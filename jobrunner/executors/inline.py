@@ -13,13 +13,12 @@ from jobrunner import __version__
 from jobrunner.backend import Backend, Capabilities, describe_machine, host_name
 from jobrunner.errors import (
     ExecutorShutdownError,
-    JobError,
     JobRunnerError,
     SerializationError,
     WorkerDiedError,
 )
 from jobrunner.execution import execute
-from jobrunner.executors.base import JobExecutor, start_when_ready
+from jobrunner.executors.base import JobExecutor, check_possible, start_when_ready
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
 from jobrunner.messages import unpack_call
 from jobrunner.options import JobOptions, check_count, check_seconds
@@ -31,6 +30,7 @@ __all__ = ["InlineExecutor"]
 
 T = TypeVar("T")
 
+_CAPABILITIES = Capabilities(true_running_status=True)
 _EPOCH_OFFSET = time.time() - time.monotonic()
 
 
@@ -153,7 +153,7 @@ class InlineExecutor(JobExecutor):
             name="inline",
             version=__version__,
             max_workers=1,
-            capabilities=Capabilities(true_running_status=True),
+            capabilities=_CAPABILITIES,
             options=self._options.non_default(),
             **describe_machine(),
         )
@@ -169,18 +169,8 @@ class InlineExecutor(JobExecutor):
         """Run a serialised call now; the jobs it depends on are waited for."""
         self._check_open()
         options = self._options
-        asked = {
-            "time_limit": options.time_limit is not None,
-            "memory_limit": options.memory_limit is not None,
-            "capture_output": options.capture_output,
-            "grace": options.grace > 0,
-        }
-        for option in (name for name, wanted in asked.items() if wanted):
-            raise JobError(
-                f"an InlineExecutor runs jobs in this process, which it can't end or redirect: no {option} "
-                f"(backend.capabilities.{option} is False); use a LocalExecutor",
-                job_id=job_id,
-            )
+        why = "an InlineExecutor runs jobs in this process, which it can't end or redirect; use a LocalExecutor"
+        check_possible(options, _CAPABILITIES, why, job_id)
         job = _InlineJob(job_id or str(uuid.uuid4()), call.name, options, len(call.payload), call.serialize_s)
         future = job.future
         assert future is not None

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jobrunner.backend import Backend, Capabilities, describe_machine
-from jobrunner.errors import JobError, SerializationError
-from jobrunner.executors.base import JobExecutor, start_when_ready
+from jobrunner.errors import SerializationError
+from jobrunner.executors.base import JobExecutor, check_possible, start_when_ready
 from jobrunner.executors.chunked_map import ChunkedMap
 from jobrunner.executors.descriptors import reserve_descriptors
 from jobrunner.executors.future import JobFuture
@@ -38,7 +38,7 @@ _CAPABILITIES = Capabilities(
 )
 
 
-def _check_possible(options: JobOptions, budget: int) -> None:
+def _check_options(options: JobOptions, budget: int) -> None:
     """Refuse options with which a job could not be run here.
 
     Raises:
@@ -51,11 +51,7 @@ def _check_possible(options: JobOptions, budget: int) -> None:
             f"memory_budget), not {options.memory_bytes} ({format_bytes(options.memory_bytes)}): such a job could "
             "never start"
         )
-    for option, wanted in (("grace", options.grace > 0), ("capture_output", options.capture_output)):
-        if wanted and not getattr(_CAPABILITIES, option):
-            raise JobError(
-                f"{option} is not possible on {sys.platform} (backend.capabilities.{option} is False): leave it out"
-            )
+    check_possible(options, _CAPABILITIES, f"{sys.platform} has no means for it; leave it out")
 
 
 class _PoolHolder:
@@ -176,7 +172,7 @@ class LocalExecutor(JobExecutor):
             memory_budget=memory_budget,
             max_worker_growth=max_worker_growth,
         )
-        _check_possible(self._options, options.budget_bytes)
+        _check_options(self._options, options.budget_bytes)
         workers = options.max_workers or default_max_workers(self._options.threads)
         reserve_descriptors(workers + options.spare_workers)
         self._holder = _PoolHolder(options, workers, self._options.threads)
@@ -213,7 +209,7 @@ class LocalExecutor(JobExecutor):
         view = object.__new__(type(self))
         view._options = self._options.replace(**options)
         view._holder = self._holder
-        _check_possible(view._options, self._holder.options.budget_bytes)
+        _check_options(view._options, self._holder.options.budget_bytes)
         if view._options.threads > self._holder.pool.cores:
             raise ValueError(
                 f"threads={view._options.threads} is more than the executor's {self._holder.pool.cores} cores "

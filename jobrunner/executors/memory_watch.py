@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from jobrunner.executors.records import Job
 from jobrunner.memory import proportional_bytes, resident_bytes, tree_of
 
 __all__ = ["MemoryWatch", "Watched"]
@@ -33,13 +34,15 @@ _log = logging.getLogger("jobrunner")
 class Watched(NamedTuple):
     """A job with a limit that a lane has.
 
-    order: the number of its sending.
+    job: what the pool keeps of it.
+    order: the number of its sending, by which it is known whether it still is where it was.
     pid: the lane's worker.
     limit: bytes.
     left: bytes that jobs before have left in the worker, for which it is not to blame.
     running: whether the worker has claimed it.
     """
 
+    job: Job
     order: int
     pid: int
     limit: int

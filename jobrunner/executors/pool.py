@@ -21,6 +21,7 @@ import os
 import sys
 import threading
 import time
+from typing import TypeGuard
 
 from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, WorkerDiedError
 from jobrunner.executors.callbacks import on_callback_thread
@@ -463,7 +464,7 @@ class Pool:
         """The jobs with a memory limit that lanes have."""
         with self._lock:
             return [
-                Watched(job.order, lane.pid, job.memory, lane.left_bytes(), lane.claimed() == job.order)
+                Watched(job, job.order, lane.pid, job.memory, lane.left_bytes(), lane.claimed() == job.order)
                 for slot in self._scheduler.slots.values()
                 for job in slot.inflight
                 if isinstance(job, PoolJob)
@@ -472,25 +473,16 @@ class Pool:
                 and (lane := self._lanes.get(slot.number))
             ]
 
-    def _limited(self, watched: Watched) -> PoolJob | None:
-        """The job that was watched, if it is still where it was; under the lock."""
-        for slot in self._scheduler.slots.values():
-            for job in slot.inflight:
-                if isinstance(job, PoolJob) and job.order == watched.order and job.state is JobState.SENT:
-                    return job
-        return None
-
     def _note_use(self, watched: Watched, used: int) -> None:
+        job = watched.job
         with self._lock:
-            job = self._limited(watched)
-            if job is not None:
+            if _is_there(job, watched):
                 job.peak_bytes = max(job.peak_bytes, used)
 
     def _exceeded(self, watched: Watched) -> None:
         with self._lock:
-            job = self._limited(watched)
-            if job is not None:
-                self._scheduler.exceed_memory(job, time.monotonic())
+            if _is_there(watched.job, watched):
+                self._scheduler.exceed_memory(watched.job, time.monotonic())
             self._carry_out()
         self._settler.settle()
 
@@ -784,3 +776,8 @@ def _capture(lane: Lane) -> Capture | None:
     inflight = lane.slot.inflight
     job = inflight[0] if inflight else None
     return job.capture if isinstance(job, PoolJob) else None
+
+
+def _is_there(job: Job, watched: Watched) -> TypeGuard[PoolJob]:
+    """Whether a job is still where it was when it was watched; under the pool's lock."""
+    return isinstance(job, PoolJob) and job.order == watched.order and job.state is JobState.SENT

@@ -113,13 +113,7 @@ def error_for(job: PoolJob, end: End) -> JobRunnerError:
             how, _ = _describe_exit(job.exit_code, job.exit_signal)
             job.cause += f": the last one {how}"
             told = f"The last one (pid {job.pid}) {how}; report().stack, or what it wrote to stderr, may tell why."
-        return WorkerDiedError(
-            f"no worker could be started for {title}, in several tries. {told}",
-            job_id=job.job_id,
-            pid=job.pid,
-            exit_code=job.exit_code,
-            signal=job.exit_signal,
-        )
+        return _died(job, f"no worker could be started for {title}, in several tries. {told}")
     how, hint = _describe_exit(job.exit_code, job.exit_signal)
     if job.distrusted:
         how = "was ended, because something was written into its channel"
@@ -131,13 +125,11 @@ def error_for(job: PoolJob, end: End) -> JobRunnerError:
             "room for those that run at a time, or run fewer at a time."
         )
     job.cause = f"its worker {how}"
-    return WorkerDiedError(
-        f"the worker (pid {job.pid}) of {title} {how}. {hint}",
-        job_id=job.job_id,
-        pid=job.pid,
-        exit_code=job.exit_code,
-        signal=job.exit_signal,
-    )
+    return _died(job, f"the worker (pid {job.pid}) of {title} {how}. {hint}")
+
+
+def _died(job: PoolJob, message: str) -> WorkerDiedError:
+    return WorkerDiedError(message, job_id=job.job_id, pid=job.pid, exit_code=job.exit_code, signal=job.exit_signal)
 
 
 def _describe_exit(code: int | None, signal_number: int | None) -> tuple[str, str]:

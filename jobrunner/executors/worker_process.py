@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from loky.backend.context import get_context
 from loky.process_executor import ProcessPoolExecutor
 
-from jobrunner.memory import peak_bytes, resident_bytes, tree_of
+from jobrunner.memory import RSS_UNIT, peak_bytes, resident_bytes, tree_of
 from jobrunner.processes import (
     cpu_seconds,
     end_processes,
@@ -228,7 +228,7 @@ class WorkerProcess:
         cpu_s, peak = self._below.cpu_s, self._peak
         if self._rusage is not None:
             cpu_s += self._rusage.ru_utime + self._rusage.ru_stime
-            peak = max(peak, self._rusage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+            peak = max(peak, self._rusage.ru_maxrss * RSS_UNIT)
         return Usage(cpu_s, peak + self._below.peak_bytes)
 
     @property

@@ -57,13 +57,11 @@ from jobrunner.worker.process import (
 )
 from jobrunner.worker.relay import Relay
 from jobrunner.worker.surroundings import Surroundings
-from jobrunner.worker.usage import UsageMeter
+from jobrunner.worker.usage import QUICKEST_CHILD_NS, UsageMeter
 
 __all__ = ["serve"]
 
 _SEQ = struct.Struct("<Q")
-# In less time no process can be started: to copy the page tables of an interpreter takes longer.
-_QUICKEST_FORK_NS = 20_000
 
 
 def serve() -> NoReturn:
@@ -298,7 +296,7 @@ class _Server:
             for thread in threading.enumerate()
         ):
             return True
-        return lasted_ns > _QUICKEST_FORK_NS and _has_live_children()
+        return lasted_ns >= QUICKEST_CHILD_NS and _has_live_children()
 
     def _await_end(self) -> NoReturn:
         """Take no further job: the caller ends what the job left behind, and this worker."""

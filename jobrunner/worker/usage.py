@@ -13,16 +13,17 @@ import sys
 import time
 
 from jobrunner.handover import ProgressPage
+from jobrunner.memory import RSS_UNIT
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["UsageMeter"]
+__all__ = ["QUICKEST_CHILD_NS", "UsageMeter"]
 
-# In less time no child can have been started and waited for.
-_QUICKEST_CHILD_NS = 20_000
+#: In less time no process can be started: to copy the page tables of an interpreter takes longer.
+QUICKEST_CHILD_NS = 20_000
 # A shorter job can't have touched so much new memory that it would show: some megabytes at most.
 _SHORT_NS = 200_000
 # The kernel's peak is begun anew where it stands this far above what is in use.
@@ -68,7 +69,7 @@ class UsageMeter:
             process while it ran, less what jobs before have left there, and the resident memory after it, in bytes; 0
             where that is not known.
         """
-        if lasted_ns >= _QUICKEST_CHILD_NS:
+        if lasted_ns >= QUICKEST_CHILD_NS:
             self._children_ns, children_peak = _children_usage()
             self._system_peak = max(self._system_peak, children_peak)
         cpu_ns = time.process_time_ns() + self._children_ns - self._cpu_ns
@@ -87,15 +88,14 @@ class UsageMeter:
 
 
 if resource is not None:
-    _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
     def _children_usage() -> tuple[int, int]:
         """CPU time in nanoseconds, and the largest peak in bytes, of the children that were waited for."""
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return int((usage.ru_utime + usage.ru_stime) * 1e9), usage.ru_maxrss * _RSS_UNIT
+        return int((usage.ru_utime + usage.ru_stime) * 1e9), usage.ru_maxrss * RSS_UNIT
 
     def _system_peak() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
 else:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import gc
 import math
 import os
@@ -32,6 +33,7 @@ from jobrunner import (
     SerializationError,
     WorkerDiedError,
 )
+from jobrunner.executors import local
 from tests.core import oddities
 from tests.core.gates import Gate, append_line, lines, meet
 from tests.core.process_table import await_death, is_alive
@@ -75,6 +77,20 @@ def test_what_an_inline_executor_can_not_do_it_refuses_at_submit(option: dict[st
     assert getattr(executor.backend.capabilities, name) is False
     with pytest.raises(JobError, match=name):
         executor.submit(pow, 2, 3)
+
+
+@pytest.mark.parametrize("option", [{"capture_output": True}, {"grace": 1.0}], ids=str)
+def test_what_a_platform_can_not_do_is_refused_and_said(
+    executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch, option: dict[str, Any]
+) -> None:
+    (name,) = option
+    lacking = dataclasses.replace(executor.backend.capabilities, **{name: False})
+    monkeypatch.setattr(local, "_CAPABILITIES", lacking)
+    assert getattr(executor.backend.capabilities, name) is False
+    with pytest.raises(JobError, match=f"{name} is not possible here .*capabilities.{name} is False"):
+        executor.with_options(**option)
+    with pytest.raises(JobError, match=name):
+        LocalExecutor(1, **option)
 
 
 @pytest.mark.parametrize("option", ["max_workers", "spare_workers", "initializer", "tme_limit"])

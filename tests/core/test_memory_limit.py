@@ -16,7 +16,9 @@ import pytest
 from jobrunner import InlineExecutor, LocalExecutor, MemoryLimitExceeded, WorkerDiedError
 from jobrunner.executors import memory_watch
 from jobrunner.executors.memory_watch import MemoryWatch, Watched
+from jobrunner.executors.records import Job
 from jobrunner.memory import format_bytes, machine_memory, parse_bytes
+from jobrunner.options import JobOptions
 from tests.core.gates import Gate, append_line, arrive, await_release, meet
 from tests.core.process_table import await_death
 
@@ -277,6 +279,9 @@ class _Kernel:
         return sum(self.proportional[pid] for pid in pids)
 
 
+_JOB = Job(1, JobOptions(), 0)
+
+
 def _look(jobs: list[Watched]) -> tuple[float, list[int], list[int]]:
     used: list[int] = []
     exceeded: list[int] = []
@@ -292,7 +297,7 @@ def test_a_job_is_looked_at_the_later_the_more_headroom_it_has(monkeypatch: pyte
     intervals = []
     for resident in (0, 500, 900, 999):
         kernel.resident[1] = resident * 10**6
-        intervals.append(_look([Watched(1, 1, 10**9, 0, True)])[0])
+        intervals.append(_look([Watched(_JOB, 1, 1, 10**9, 0, True)])[0])
     assert intervals == sorted(intervals, reverse=True)
     # A job that grows by 2 GB/s is seen before it is 300 MB above its limit.
     assert all(
@@ -305,12 +310,12 @@ def test_a_job_is_looked_at_the_later_the_more_headroom_it_has(monkeypatch: pyte
 def test_shared_pages_are_no_reason_to_end_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = _Kernel(monkeypatch)
     kernel.resident[1], kernel.proportional[1] = 2 * 10**9, 6 * 10**8
-    assert _look([Watched(1, 1, 10**9, 0, True)])[1:] == ([6 * 10**8], [])
+    assert _look([Watched(_JOB, 1, 1, 10**9, 0, True)])[1:] == ([6 * 10**8], [])
     kernel.proportional[1] = 11 * 10**8
-    assert _look([Watched(1, 1, 10**9, 0, True)])[1:] == ([11 * 10**8], [1])
+    assert _look([Watched(_JOB, 1, 1, 10**9, 0, True)])[1:] == ([11 * 10**8], [1])
 
 
 def test_a_job_that_has_not_begun_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = _Kernel(monkeypatch)
     kernel.resident[1] = kernel.proportional[1] = 2 * 10**9
-    assert _look([Watched(1, 1, 10**9, 0, False)])[1:] == ([], [])
+    assert _look([Watched(_JOB, 1, 1, 10**9, 0, False)])[1:] == ([], [])

@@ -308,6 +308,17 @@ def test_the_executor_works_without_what_only_newer_systems_have(script: Run, mi
     caller.assert_nothing_left()
 
 
+def test_where_output_can_not_be_led_through_pipes_workers_print_where_their_caller_does(script: Run) -> None:
+    caller = script(
+        "from jobrunner.executors import lane\nlane.CAN_REDIRECT = False\n"
+        + _HEAD
+        + "with LocalExecutor(2) as executor:\n    job = executor.submit(say, 'from', 'a', 'job')\n"
+        "    assert job.result() is None and job.output() is None\n"
+        "    assert executor.submit(os._exit, 3).exception().exit_code == 3\n"
+    )
+    assert caller.check().splitlines() == ["from a job"]
+
+
 _POORER_WORKER = """
 import os, signal, sys
 for module in ("resource", "termios", "threadpoolctl"):
