@@ -2,14 +2,19 @@
 
 A future is final when its executor says so, once, by `settle`.  What settles it is bytes: they are turned into a result
 or an exception by whoever looks first, on that thread, so that no internal thread runs the user's unpickling code.
+
+A queue may hold a million futures, of which most are only ever asked for their result: a condition, and lists of
+waiters and callbacks, are made for those futures that need them.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import os
+import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from jobrunner.errors import JobCancelledError, JobError, JobRunnerError, JobTimeoutError
 from jobrunner.executors.services import run_callback
@@ -24,6 +29,23 @@ T = TypeVar("T")
 _PENDING = "PENDING"
 _CANCELLED = "CANCELLED_AND_NOTIFIED"
 _FINISHED = "FINISHED"
+
+# Held, for a few instructions, while a future becomes final, and while what those who wait for it need is made: who
+# finds a future pending under it is told of its end.  Inside it no other lock is taken.
+_deciding = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # Another thread may have held it at the fork.
+    os.register_at_fork(after_in_child=lambda: globals().update(_deciding=threading.Lock()))
+
+# What a later Python's futures have beyond those known here.
+_UNKNOWN_FIELDS = vars(concurrent.futures.Future()).keys() - {
+    "_condition",
+    "_state",
+    "_result",
+    "_exception",
+    "_waiters",
+    "_done_callbacks",
+}
 
 
 class Settlement(NamedTuple):
@@ -78,14 +100,48 @@ class JobFuture(concurrent.futures.Future[T]):
         (1024, 'DONE')
     """
 
-    # Of the base class, whose stubs leave them out.
-    _done_callbacks: list[Callable[[Any], object]]
+    # Of the base class, whose stubs leave it out.
     _invoke_callbacks: Callable[[], None]
 
+    # What a new future has; here, so that it need not be set a million times.
+    _state: str = _PENDING
+    _result: T | None = None
+    _exception: BaseException | None = None
+    _settlement: Settlement | None = None
+    # Made when they are asked for.
+    _made_condition: threading.Condition | None = None
+    _made_waiters: list[Any] | None = None
+    _made_callbacks: list[Callable[[Any], object]] | None = None
+    # A lock each of the threads that sleep until the future is final.
+    _sleepers: tuple[Any, ...] = ()
+
     def __init__(self, record: JobRecord) -> None:
-        super().__init__()
         self._record = record
-        self._settlement: Settlement | None = None
+        if _UNKNOWN_FIELDS:
+            fresh = vars(concurrent.futures.Future())
+            vars(self).update((name, fresh[name]) for name in _UNKNOWN_FIELDS)
+
+    def _make_condition(self) -> threading.Condition:
+        """For those parts of the base class, and of `concurrent.futures.wait`, that wait by it."""
+        with _deciding:
+            if self._made_condition is None:
+                self._made_condition = threading.Condition()
+            return self._made_condition
+
+    def _make_waiters(self) -> list[Any]:
+        if self._made_waiters is None:  # asked for under the condition
+            self._made_waiters = []
+        return self._made_waiters
+
+    def _make_callbacks(self) -> list[Callable[[Any], object]]:
+        if self._made_callbacks is None:  # likewise
+            self._made_callbacks = []
+        return self._made_callbacks
+
+    # The base class and its stubs know them as attributes.
+    _condition: threading.Condition = cast("threading.Condition", property(_make_condition))
+    _waiters: list[Any] = cast("list[Any]", property(_make_waiters))
+    _done_callbacks: list[Callable[[Any], object]] = cast("list[Any]", property(_make_callbacks))
 
     @property
     def job_id(self) -> str:
@@ -100,25 +156,41 @@ class JobFuture(concurrent.futures.Future[T]):
         Returns:
             False if it was final already, and stays what it was.
         """
-        with self._condition:
-            if self._state != _PENDING:
-                return False
-            self._settlement = settlement
-            if settlement is CANCELLED:
-                # "Notified" at once: `concurrent.futures.wait` takes a merely cancelled future for unfinished.
-                self._state = _CANCELLED
-                for waiter in self._waiters:
-                    waiter.add_cancelled(self)
-            else:
-                self._state = _FINISHED
-                for waiter in self._waiters:
-                    (waiter.add_result if settlement.ok else waiter.add_exception)(self)
-            self._condition.notify_all()
-            callbacks = bool(self._done_callbacks)
+        condition = self._made_condition
+        if condition is None:
+            with _deciding:
+                condition = self._made_condition
+                if condition is None and not self._decide(settlement):
+                    return False
+        if condition is not None:
+            with condition:
+                with _deciding:
+                    if not self._decide(settlement):
+                        return False
+                self._tell_waiters(settlement)
+                condition.notify_all()
+        for sleeper in self._sleepers:
+            sleeper.release()
         self._record.forget_future()
-        if callbacks:
+        if self._made_callbacks:
             run_callback(self._invoke_callbacks)
         return True
+
+    def _decide(self, settlement: Settlement) -> bool:
+        """Become final, if it is not yet; under `_deciding`, and under the condition if there is one."""
+        if self._state != _PENDING:
+            return False
+        self._settlement = settlement
+        # "Notified" at once: `concurrent.futures.wait` takes a merely cancelled future for unfinished.
+        self._state = _CANCELLED if settlement is CANCELLED else _FINISHED
+        return True
+
+    def _tell_waiters(self, settlement: Settlement) -> None:
+        for waiter in self._made_waiters or ():
+            if settlement is CANCELLED:
+                waiter.add_cancelled(self)
+            else:
+                (waiter.add_result if settlement.ok else waiter.add_exception)(self)
 
     def look_again(self) -> None:
         """Wake those who wait in `cancelled_unless`, to ask their condition again."""
@@ -156,6 +228,14 @@ class JobFuture(concurrent.futures.Future[T]):
         if state == _CANCELLED:
             return JobStatus.CANCELLED
         return JobStatus.DONE if settlement.ok else JobStatus.ERROR
+
+    def cancelled(self) -> bool:
+        """Whether the job is cancelled."""
+        return self._state == _CANCELLED
+
+    def done(self) -> bool:
+        """Whether the job is final, however it ended: a future's meaning."""
+        return self._state != _PENDING
 
     def running(self) -> bool:
         """Whether a worker has told that the function started, and it has not ended yet."""
@@ -213,20 +293,26 @@ class JobFuture(concurrent.futures.Future[T]):
         if self._state != _PENDING:
             return
         self._record.check_process()
-        with self._condition:
-            if timeout is None:
-                self._condition.wait_for(lambda: self._state != _PENDING)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        sleeper = threading.Lock()
+        sleeper.acquire()
+        with _deciding:
+            if self._state != _PENDING:
                 return
-            deadline = time.monotonic() + timeout
+            self._sleepers += (sleeper,)
+        try:
             while self._state == _PENDING:
-                left = deadline - time.monotonic()
-                if left <= 0:
+                # No longer than the lock's own limit.
+                left = -1 if deadline is None else min(deadline - time.monotonic(), 1e6)
+                if deadline is not None and left <= 0:
                     raise JobTimeoutError(
                         f"job {self.job_id} is not final after {timeout:g} s; it goes on, and can be waited for again",
                         job_id=self.job_id,
                     )
-                # No longer than the lock's own limit.
-                self._condition.wait(min(left, 1e6))
+                sleeper.acquire(timeout=left)
+        finally:
+            with _deciding:
+                self._sleepers = tuple(other for other in self._sleepers if other is not sleeper)
 
     def _open(self) -> None:
         """Turn the bytes of a finished job into its result or exception.
@@ -254,7 +340,7 @@ class JobFuture(concurrent.futures.Future[T]):
             error = load_exception(settlement.data)
         if isinstance(error, JobRunnerError) and error.job_id is None:
             error.job_id = self.job_id
-        with self._condition:
+        with _deciding:
             if self._settlement is settlement:
                 self._result, self._exception = result, error
                 # Nothing left to open: the bytes are freed.
