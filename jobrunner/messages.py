@@ -27,6 +27,7 @@ __all__ = [
     "HEADER",
     "LEAVING",
     "LEVEL_SHIFT",
+    "MEASURES",
     "OUTPUT",
     "RELAY",
     "Frame",
@@ -48,7 +49,8 @@ HEADER = struct.Struct("<IBBQQ")
 # Begins every header: what a job writes into its descriptors by mistake is known for what it is.
 _MAGIC = 0x4A524C31
 _LONGEST_BODY = 1 << 40
-_MEASURES = struct.Struct("<QQQQQQ")
+#: How the `Measures` stand before the data of an outcome.
+MEASURES = struct.Struct("<QQQQQQ")
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 
@@ -140,12 +142,12 @@ def pack_outcome(
     taken_ns: int, started_ns: int, finished_ns: int, cpu_ns: int, peak_bytes: int, rest_bytes: int, data: bytes
 ) -> bytes:
     """The body of a DONE or RAISED: what `Measures` holds, and the data."""
-    return _MEASURES.pack(taken_ns, started_ns, finished_ns, cpu_ns, peak_bytes, rest_bytes) + data
+    return MEASURES.pack(taken_ns, started_ns, finished_ns, cpu_ns, peak_bytes, rest_bytes) + data
 
 
 def unpack_outcome(body: bytes | bytearray) -> tuple[Measures, bytes]:
     """The measures and the data of an outcome's body."""
-    return Measures(*_MEASURES.unpack_from(body)), bytes(memoryview(body)[_MEASURES.size :])
+    return Measures(*MEASURES.unpack_from(body)), bytes(memoryview(body)[MEASURES.size :])
 
 
 def pack_failure(told: str, data: bytes) -> bytes:

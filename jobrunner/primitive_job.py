@@ -99,6 +99,9 @@ class _FinishedRecord:
     def forget_future(self) -> None:
         """There is none to forget."""
 
+    def attend(self, deadline: float | None) -> None:
+        """There is nothing to listen to."""
+
     def check_process(self) -> None:
         """It is final everywhere."""
 

@@ -29,6 +29,7 @@ __all__ = [
     "end_processes",
     "find_descendants",
     "find_tagged",
+    "give_way",
     "open_pidfd",
     "signal_masks",
     "signal_name",
@@ -264,6 +265,14 @@ def wait_for_exit(process: ProcessId, deadline: float) -> bool:
         with contextlib.suppress(psutil.Error):
             psutil.Process(process.pid).wait(timeout=0.01)
     return _entry(process.pid) is None
+
+
+def give_way() -> None:
+    """Let another process have this core, if one wants it."""
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
+    else:
+        time.sleep(0)
 
 
 def wait_readable(fd: int, timeout: float | None) -> bool:

@@ -256,8 +256,11 @@ def load_call(
         SerializationError: it can't be rebuilt here, as when a module that it needs can't be imported.
     """
     try:
-        with _resolving([pickle.loads(handle) for handle in handles] if handles else ()):  # noqa: S301 (our caller's)
-            function, args, kwargs = pickle.loads(payload)  # noqa: S301 (our caller's own bytes)
+        if handles:
+            with _resolving([pickle.loads(handle) for handle in handles]):  # noqa: S301 (our caller's)
+                function, args, kwargs = pickle.loads(payload)  # noqa: S301 (our caller's own bytes)
+        else:
+            function, args, kwargs = pickle.loads(payload)  # noqa: S301 (likewise)
     except (SystemExit, KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:

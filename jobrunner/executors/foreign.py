@@ -153,6 +153,9 @@ class _ForeignJob:
             return JobStatus.QUEUED
         return JobStatus.RUNNING if inner.running() or inner.done() else JobStatus.QUEUED
 
+    def attend(self, deadline: float | None) -> None:
+        """There is nothing to listen to."""
+
     def check_process(self) -> None:
         """Nothing is known of what the executor makes of a fork."""
 

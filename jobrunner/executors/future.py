@@ -86,6 +86,13 @@ class JobRecord(Protocol):
     def forget_future(self) -> None:
         """The future is settled: let go of it, or the two would keep each other, and the result, alive."""
 
+    def attend(self, deadline: float | None) -> None:
+        """Do what brings the end of the job nearer while this thread waits for it; returns at any time.
+
+        Args:
+            deadline: monotonic seconds after which it must not go on; None: none.
+        """
+
     def check_process(self) -> None:
         """Raise JobError where this process is a fork of the one that can settle the job."""
 
@@ -294,6 +301,7 @@ class JobFuture(concurrent.futures.Future[T]):
             return
         self._record.check_process()
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._record.attend(deadline)
         sleeper = threading.Lock()
         sleeper.acquire()
         with _deciding:

@@ -69,6 +69,9 @@ class _InlineJob:
     def live_status(self) -> JobStatus:
         return self._status
 
+    def attend(self, deadline: float | None) -> None:
+        """There is nothing to listen to."""
+
     def check_process(self) -> None:
         """A job in this process is settled by it."""
 

@@ -10,8 +10,8 @@
     output ◀── two pipes: what is printed
     tokens ◀─▶ a shared counter: who takes a job's token decides whether it is run or revoked
 
-The lane's owner is its pool: `send`, `flush`, `revoke` are called under the pool's lock; `receive` by the dispatcher
-only; `end` by one thread of its own, once.
+The lane's owner is its pool: `send`, `flush`, `revoke`, `receive` are called under the pool's lock; `end` by one thread
+of its own, once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 
+from jobrunner.executors.attendant import Attendant
 from jobrunner.executors.output import CAN_REDIRECT, LaneOutput, OutputWriter
 from jobrunner.executors.post_mortem import Death, clean_stack
 from jobrunner.executors.records import Slot
@@ -129,6 +130,8 @@ class Lane:
                     tag = f"{config.tag}{slot.number};"
                     self.worker = WorkerProcess(end, _environment(tag, slot.threads, config.env), tag)
             undo.pop_all()
+        #: the worker's process id
+        self.pid = self.worker.pid
         self._page.close_descriptor()
         if self.output is not None:
             self.output.close_theirs()
@@ -152,11 +155,8 @@ class Lane:
         self.taken_in = threading.Event()
         self._retired = False
         self._closed = False
-
-    @property
-    def pid(self) -> int:
-        """The worker's process id."""
-        return self.worker.pid
+        #: the thread that listens to the channel instead of the dispatcher; set and taken away under the pool's lock
+        self.attendant: Attendant | None = None
 
     # --- under the pool's lock ---
 
@@ -235,8 +235,6 @@ class Lane:
     def item_at(self) -> float:
         """Monotonic seconds at which that item was begun."""
         return float(self._words[ProgressPage.ITEM_NS]) / 1e9
-
-    # --- the dispatcher's ---
 
     def fileno(self) -> int:
         """The channel's descriptor."""

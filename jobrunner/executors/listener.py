@@ -19,6 +19,11 @@ __all__ = ["Heard", "Listener"]
 _CHANNEL, _DEATH, _STDOUT, _STDERR = range(4)
 
 
+# The selectors that keep what they listen to in the kernel.
+_CHANGEABLE = tuple(
+    getattr(selectors, name) for name in ("EpollSelector", "KqueueSelector") if hasattr(selectors, name)
+)
+
 # What every kind of selector can wait for in one go: epoll takes no more than 2**31 milliseconds.
 _LONGEST_S = 86400.0
 
@@ -80,6 +85,20 @@ class Listener:
         self._selector.register(lane.fileno(), selectors.EVENT_READ, (lane, _CHANNEL))
         self._selector.register(lane.worker.fileno(), selectors.EVENT_READ, (lane, _DEATH))
         self.listen_to_output(lane)
+
+    @property
+    def can_lend(self) -> bool:
+        """Whether what is listened to may be changed while the dispatcher is listening."""
+        return isinstance(self._selector, _CHANGEABLE)
+
+    def lend(self, lane: Lane) -> None:
+        """Do not listen to a lane's channel, which another thread does."""
+        self.ignore(lane.fileno())
+
+    def take_back(self, lane: Lane) -> None:
+        """Listen to a lane's channel again."""
+        with contextlib.suppress(KeyError, ValueError, OSError):  # listened to already, or closed
+            self._selector.register(lane.fileno(), selectors.EVENT_READ, (lane, _CHANNEL))
 
     def listen_to_output(self, lane: Lane) -> None:
         """Listen to what a lane's worker prints."""

@@ -24,6 +24,7 @@ import time
 from typing import TypeGuard
 
 from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, WorkerDiedError
+from jobrunner.executors.attendant import CAN_ATTEND, Attendant, signals_postponed
 from jobrunner.executors.callbacks import on_callback_thread
 from jobrunner.executors.future import CANCELLED, Settlement, in_event_loop
 from jobrunner.executors.lane import Lane, LaneConfig
@@ -38,7 +39,7 @@ from jobrunner.executors.scheduler import Scheduler
 from jobrunner.executors.services import services
 from jobrunner.executors.settler import Settler
 from jobrunner.memory import format_bytes
-from jobrunner.messages import LEAVING, LEVEL_SHIFT, OUTPUT, RELAY, Frame, Kind, unpack_failure, unpack_outcome
+from jobrunner.messages import LEAVING, LEVEL_SHIFT, MEASURES, OUTPUT, RELAY, Frame, Kind, unpack_failure
 from jobrunner.options import JobOptions, PoolOptions
 from jobrunner.serialization import dump_call, dump_exception, load_exception
 from jobrunner.worker.process import EXIT_SPOILED
@@ -47,6 +48,13 @@ __all__ = ["Pool"]
 
 _log = logging.getLogger("jobrunner")
 _root = logging.getLogger()
+
+# As plain numbers, which compare faster.
+_DONE = int(Kind.DONE)
+_OUTCOMES = (_DONE, int(Kind.RAISED))
+
+# For how long the dispatcher lets the outcomes of tiny jobs gather, with enough of them in every lane.
+_LONGEST_LEISURE_S = 0.0003
 
 # How often, and with what pauses, the processes of a lane are looked for while the system refuses.
 _END_TRIES = 50
@@ -126,6 +134,10 @@ class Pool:
 
         self._settler = Settler(self._writer)
         self._listener = Listener()
+        self._can_lend = CAN_ATTEND and self._listener.can_lend
+        # Those that nobody uses; taken by any thread.  When all is over, none is kept.
+        self._attendants: list[Attendant] = []
+        self._over = False
         self._abandoned = False
         # Set once a worker was started, or could not be.
         self._first_start = threading.Event()
@@ -219,6 +231,88 @@ class Pool:
         if not wait or on_callback_thread() or in_event_loop():
             return True
         return future is None or future.cancelled_unless(lambda: job.stuck)
+
+    # --- a thread that waits for a job, and listens to its lane meanwhile; see `jobrunner.executors.attendant` ---
+
+    def attend(self, job: PoolJob, deadline: float | None) -> None:
+        """Wait for a job that is alone in its lane; returns when it is over, or that is not so any more."""
+        if not self._can_lend or self._scheduler.queue.count or in_event_loop():
+            return
+        try:
+            attendant = self._attendants.pop()
+        except IndexError:
+            try:
+                attendant = Attendant()
+            except OSError:  # out of descriptors: it waits as everybody does
+                return
+        lane = None
+        with signals_postponed(attendant.wake):
+            try:
+                with self._lock:
+                    lane = self._lend(job, attendant)
+                while lane is not None and lane.attendant is attendant:
+                    timeout = None if deadline is None else deadline - time.monotonic()
+                    brisk = self._scheduler.brisk
+                    if (timeout is not None and timeout <= 0) or not attendant.wait(lane.fileno(), timeout, brisk):
+                        break
+                    with self._lock:
+                        if lane.attendant is attendant:
+                            self._take_in(lane, lane.receive())
+                            if job.state is not JobState.SENT:
+                                self._take_back(lane, wake=False)
+                        self._carry_out()
+                        tick = self._scheduler.next_tick()
+                        sleeps_until = self._sleeps_until
+                    self._settler.settle()
+                    # What the dispatcher finds out in its turn: that it has to look at the time sooner, or that all
+                    # is over.
+                    if self._closing or (tick is not None and (sleeps_until is None or tick < sleeps_until)):
+                        self.wake()
+            finally:
+                if lane is not None and lane.attendant is attendant:
+                    with self._lock:
+                        if lane.attendant is attendant:
+                            self._take_back(lane, wake=False)
+                self._dismiss(attendant)
+
+    def _dismiss(self, attendant: Attendant) -> None:
+        """Keep an attendant for the next who wants one, until the end of the pool."""
+        with self._lock:
+            if not self._over:
+                self._attendants.append(attendant)
+                return
+        attendant.close()
+
+    def _dismiss_all(self) -> None:
+        while self._attendants:
+            self._attendants.pop().close()
+
+    def _lend(self, job: PoolJob, attendant: Attendant) -> Lane | None:
+        """The lane of a job that is alone in it, lent to an attendant; None where that can't be."""
+        slot = job.slot
+        lane = None if slot is None else self._lanes.get(slot.number)
+        if (
+            lane is None
+            or lane.attendant is not None
+            or lane.eof
+            or lane in self._blocked
+            or job.state is not JobState.SENT
+            or lane.slot.state is not LaneState.SERVING
+            or len(lane.slot.inflight) != 1
+        ):
+            return None
+        lane.attendant = attendant
+        self._listener.lend(lane)
+        return lane
+
+    def _take_back(self, lane: Lane, *, wake: bool = True) -> None:
+        """Have the dispatcher listen to a lane, if another thread does, which is to be woken."""
+        attendant, lane.attendant = lane.attendant, None
+        if attendant is not None:
+            if wake:
+                attendant.wake()
+            if not lane.eof:
+                self._listener.take_back(lane)
 
     def decide(self, job: PoolJob) -> None:
         """Find out, on a thread for the user's code, whether what a job raised is to be retried."""
@@ -326,6 +420,7 @@ class Pool:
         for lane in list(self._lanes.values()):
             lane.forsake()
         self._listener.forsake()
+        self._dismiss_all()
 
     def abandon(self) -> None:
         """Nobody can submit any more: end when what was submitted is over.  Takes no lock, for it may be called from
@@ -361,6 +456,7 @@ class Pool:
         lane = self._lanes.get(slot.number)
         if lane is None:
             return 0
+        self._take_back(lane)
         self._flush(lane)
         revoked = lane.revoke()
         # What the worker says it has claimed, it has, though a job may have written into the counter of tokens.
@@ -396,6 +492,7 @@ class Pool:
         lane = self._lanes.get(slot.number)
         if lane is None:
             return  # it is being spawned, and ended as soon as it is
+        self._take_back(lane)
         interrupt, grace = 0, 0.0
         if isinstance(job, PoolJob):
             # A job that takes too much memory would take more of it meanwhile.
@@ -421,10 +518,11 @@ class Pool:
             job.cause = "it was cancelled"
             self._close_job(job, CANCELLED)
         elif end is End.OUTCOME:
-            assert job.raised is not None
-            if job.raised.ok:
+            settlement = job.raised
+            assert settlement is not None
+            if settlement.ok:
                 job.cause = None  # an earlier attempt failed
-            self._close_job(job, job.raised)
+            self._close_job(job, settlement)
         else:
             cause = self._start_error if end is End.NO_WORKER else None
             if end is End.NO_WORKER and self._start_death is not None and cause is None:
@@ -576,19 +674,23 @@ class Pool:
             if self._watch is not None:
                 self._watch.close()
             self._listener.close()
+            with self._lock:
+                self._over = True
+            self._dismiss_all()
 
     def _turn(self) -> bool:
         """Wait for something to happen and deal with it; False when all is over."""
         until = self._sleeps_until
         heard = self._listener.wait(None if until is None else max(0.0, until - time.monotonic()))
-        arrived = [(lane, lane.receive()) for lane in heard.arrived]
         with self._lock:
             # What a job has printed first: it is over when its outcome is taken in.
             for lane, stream in heard.printed:
                 self._take_output(lane, stream)
-            for lane, frames in arrived:
-                self._take_in(lane, frames)
+            for lane in heard.arrived:
+                if lane.attendant is None:  # else it has just been lent
+                    self._take_in(lane, lane.receive())
             for lane in heard.dead:
+                self._take_back(lane)
                 self._take_in(lane, lane.drain())
                 lane.answered()
                 self._scheduler.died(lane.slot, time.monotonic())
@@ -602,8 +704,12 @@ class Pool:
             self._listen()
             self._scheduler.alarm = float("inf")
             self._sleeps_until = self._scheduler.next_tick()
+            leisure_s = self._scheduler.leisure_s()
         # The last thing before sleeping again: those who are woken want the interpreter to themselves.
         self._settler.settle()
+        if leisure_s:
+            # Jobs end faster than is worth a wake-up each: those of the next moment are taken in together.
+            time.sleep(min(leisure_s, _LONGEST_LEISURE_S))
         return going_on
 
     def _listen(self) -> None:
@@ -616,6 +722,7 @@ class Pool:
                 self._listener.listen_to_output(lane)
             self._muted.clear()
         for lane in list(self._blocked):
+            self._take_back(lane)
             sent = lane.flush()
             if sent:
                 self._blocked.discard(lane)
@@ -646,8 +753,8 @@ class Pool:
     def _take_frame(self, lane: Lane, frame: Frame) -> None:
         kind, flags, order, body = frame
         slot = lane.slot
-        if kind in (Kind.DONE, Kind.RAISED):
-            self._take_outcome(lane, order, kind == Kind.DONE, flags, body)
+        if kind in _OUTCOMES:
+            self._take_outcome(lane, order, kind == _DONE, flags, body)
         elif kind == Kind.NOTE:
             self._take_note(lane, order, bytes(body))
         elif kind == Kind.PARTIAL:
@@ -678,8 +785,9 @@ class Pool:
             services().callbacks.run(lambda: pass_on(body, job.job_id, lane.pid))
 
     def _take_outcome(self, lane: Lane, order: int, ok: bool, flags: int, body: bytes | bytearray) -> None:
-        measures, data = unpack_outcome(body)
-        job = lane.slot.inflight[0]
+        taken_ns, started_ns, finished_ns, cpu_ns, peak_bytes, rest_bytes = MEASURES.unpack_from(body)
+        slot = lane.slot
+        job = slot.inflight[0]
         if not isinstance(job, PoolJob) or job.order != order:
             raise ValueError(f"an outcome of sending {order} came, which is not the one in work")
         output = lane.output
@@ -689,28 +797,28 @@ class Pool:
             output.finish_lines()
             job.ticket = output.ticket
         if job.state is JobState.SENT:
-            if not ok:
+            data = bytes(memoryview(body)[MEASURES.size :])
+            if ok:
+                job.result_bytes = len(data)
+            else:
                 told, data = unpack_failure(data)
                 job.cause = f"it raised {told}"
-            job.take_measures(measures, lane.pid)
-            job.result_bytes = len(data) if ok else None
-            job.raised = Settlement(ok=ok, data=data)
+                job.result_bytes = None
+            job.pid = lane.pid
+            job.started, job.finished, job.cpu_ns = started_ns / 1e9, finished_ns / 1e9, cpu_ns
+            if peak_bytes > job.peak_bytes:  # where its children were watched too, theirs is the larger
+                job.peak_bytes = peak_bytes
+            job.raised = Settlement(ok, data)
         else:
             lane.answered()
-        worn = lane.slot.worn
+        worn = slot.worn
         self._scheduler.outcome(
-            lane.slot,
-            job.seq,
-            ok,
-            bool(flags & LEAVING),
-            (measures.finished_ns - measures.taken_ns) / 1e9,
-            time.monotonic(),
-            measures.rest_bytes,
+            slot, job.seq, ok, bool(flags & LEAVING), (finished_ns - taken_ns) / 1e9, time.monotonic(), rest_bytes
         )
         if flags & LEAVING:
             _log.info("worker %s is replaced: job %s has left processes or threads behind", lane.pid, job.job_id)
-        elif lane.slot.worn and not worn:
-            grown = format_bytes(measures.rest_bytes - lane.slot.rest_bytes)
+        elif slot.worn and not worn:
+            grown = format_bytes(rest_bytes - slot.rest_bytes)
             _log.info("worker %s is replaced: its memory at rest has grown by %s", lane.pid, grown)
         if job.state is JobState.DECIDING:
             services().callbacks.run(lambda: self.decide(job))

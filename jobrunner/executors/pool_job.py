@@ -15,7 +15,7 @@ from jobrunner.executors.output import Capture
 from jobrunner.executors.post_mortem import Death, was_out_of_memory
 from jobrunner.executors.records import End, Job, JobState
 from jobrunner.executors.services import services
-from jobrunner.messages import Kind, Measures
+from jobrunner.messages import Kind
 from jobrunner.options import JobOptions
 from jobrunner.report import JobOutput, JobReport
 from jobrunner.status import JobStatus
@@ -64,7 +64,7 @@ class PoolJob(Job):
         "body",
         "capture",
         "cause",
-        "cpu_s",
+        "cpu_ns",
         "distrusted",
         "exit_code",
         "exit_signal",
@@ -103,7 +103,7 @@ class PoolJob(Job):
         argument_bytes: int,
         serialize_s: float,
     ) -> None:
-        super().__init__(seq, options, argument_bytes)
+        Job.__init__(self, seq, options, argument_bytes)
         self.pool = pool
         self.given_id = job_id
         self.name = options.name or name
@@ -121,7 +121,7 @@ class PoolJob(Job):
         self.exit_code: int | None = None
         self.exit_signal: int | None = None
         self.cause: str | None = None
-        self.cpu_s: float | None = None
+        self.cpu_ns: int | None = None
         # Bytes; 0 where not (yet) known.  What its processes used at most, and what its worker had before it.
         self.peak_bytes = 0
         self.rest_bytes = 0
@@ -163,24 +163,16 @@ class PoolJob(Job):
         if self.order:
             # What was measured was of the attempt before.
             self.started = self.finished = 0.0
-            self.cpu_s = None
+            self.cpu_ns = None
             self.peak_bytes = self.rest_bytes = 0
         self.order = order
         if self.alone:
             self.capture = Capture(services().spool)
 
-    def take_measures(self, measures: Measures, pid: int) -> None:
-        """Note what its worker has measured."""
-        self.started, self.finished = measures.started_ns / 1e9, measures.finished_ns / 1e9
-        self.pid = pid
-        self.cpu_s = measures.cpu_ns / 1e9
-        # Where its children were watched too, that is the larger.
-        self.peak_bytes = max(self.peak_bytes, measures.peak_bytes)
-
     def take_death(self, death: Death) -> None:
         """Note how its worker ended."""
         self.pid, self.exit_code, self.exit_signal = death.pid, death.exit_code, death.exit_signal
-        self.cpu_s = death.cpu_s
+        self.cpu_ns = int(death.cpu_s * 1e9)
         self.peak_bytes = max(self.peak_bytes, death.peak_bytes)
         self.rest_bytes = death.rest_bytes
         self.stack = death.stack
@@ -201,6 +193,11 @@ class PoolJob(Job):
                 f"job {self.job_id} belongs to process {self.pool.pid}, of which this one is a fork: wait for it there",
                 job_id=self.job_id,
             )
+
+    def attend(self, deadline: float | None) -> None:
+        """Listen to its lane, where it is alone there."""
+        if self.state is JobState.SENT:
+            self.pool.attend(self, deadline)
 
     def cancel(self) -> bool:
         """See `JobFuture.cancel`."""
@@ -244,7 +241,7 @@ class PoolJob(Job):
             finished_at=end + _EPOCH_OFFSET if end else None,
             queue_s=max(0.0, started - self.submitted) if started else None,
             run_s=max(0.0, end - started) if started and end else None,
-            cpu_s=self.cpu_s,
+            cpu_s=None if self.cpu_ns is None else self.cpu_ns / 1e9,
             serialize_s=self.serialize_s,
             peak_rss_bytes=self.peak_bytes or None,
             argument_bytes=self.argument_bytes,

@@ -34,6 +34,12 @@ class JobState(enum.Enum):
     ENDING = "its lane is being ended because of it"
     FINAL = "over"
 
+    def __init__(self, meaning: str) -> None:
+        self.meaning = meaning
+        # One bit each, and those of the states that it may go to: a set of them would be hashed at every move.
+        self.bit = 1 << len(type(self).__members__)
+        self.moves = 0
+
 
 _J = JobState
 
@@ -47,6 +53,8 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
     _J.ENDING: frozenset({_J.QUEUED, _J.FINAL}),
     _J.FINAL: frozenset(),
 }
+for _state, _targets in JOB_MOVES.items():
+    _state.moves = sum(target.bit for target in _targets)
 
 
 class LaneState(enum.Enum):
@@ -87,7 +95,7 @@ class Job:
         self.seq = seq
         self.options = options
         # Bytes that it may use; 0: it doesn't say.
-        self.memory = options.memory_bytes
+        self.memory = 0 if options.memory_limit is None else options.memory_bytes
         # Whether no other job may wait in its lane: what it prints must be its own.
         self.alone = options.capture_output
         self.frame_bytes = frame_bytes
@@ -103,7 +111,7 @@ class Job:
 
     def move(self, state: JobState) -> None:
         """Go to `state`; a move that is not legal is a defect of ours, and told as such."""
-        if state not in JOB_MOVES[self.state]:
+        if not self.state.moves & state.bit:
             raise AssertionError(f"job {self.seq}: illegal move from {self.state.name} to {state.name}")
         self.state = state
 

@@ -26,9 +26,12 @@ __all__ = ["Scheduler"]
 
 # A job whose frame is larger is not prefetched: it would block the channel, and be sent again if it is taken back.
 _PREFETCH_BYTES = 1 << 16
-# Work that is kept ready in a busy lane, and at most how many jobs.
+# Work that is kept ready in a busy lane, and at most how many jobs: while the caller's code holds the interpreter, for
+# 5 ms at a time, nobody can send more.
 _PREFETCH_S = 0.002
-_PREFETCH_JOBS = 32
+_PREFETCH_JOBS = 128
+# Jobs shorter than this are hardly worth waking anybody for.
+_TINY_S = 0.0001
 # Jobs longer than this are not prefetched: the gap between two of them does not matter.
 _PREFETCH_LONGEST_S = 0.02
 # How long prefetched jobs may wait in a lane while another lane is idle.
@@ -62,7 +65,8 @@ class _Queue:
         return found
 
     def append(self, job: Job) -> None:
-        self._deque(job.options.priority).append(job)
+        jobs = self._by_priority.get(job.options.priority)
+        (self._deque(job.options.priority) if jobs is None else jobs).append(job)
         self.count += 1
 
     def append_front(self, job: Job) -> None:
@@ -179,7 +183,8 @@ class Scheduler:
             job: the job.
             now: monotonic seconds, as in all methods.
         """
-        self.held.discard(job)
+        if job.state is JobState.HELD:
+            self.held.discard(job)
         job.move(JobState.QUEUED)
         self.queue.append(job)
         priority = job.options.priority
@@ -248,7 +253,23 @@ class Scheduler:
             or self._busy_cores + job.options.threads <= self._cores
         ):
             return 0
-        return min(_PREFETCH_JOBS, 1 + int(_PREFETCH_S / max(seconds, 1e-6)))
+        return min(
+            _PREFETCH_JOBS, 1 + int(_PREFETCH_S / max(seconds, 1e-6)), 1 + _PREFETCH_BYTES // max(job.frame_bytes, 1)
+        )
+
+    @property
+    def brisk(self) -> bool:
+        """Whether jobs have been so short that to sleep until one ends takes longer than it does."""
+        return self._job_s is not None and self._job_s < _TINY_S
+
+    def leisure_s(self) -> float:
+        """Seconds for which no lane at work needs another job; 0 where that is not certain, or jobs are not short."""
+        seconds = self._job_s
+        if seconds is None or seconds > _TINY_S or not self.queue.count:
+            return 0.0
+        lengths = [len(slot.inflight) for slot in self.slots.values() if slot.state is LaneState.SERVING]
+        # A lane is filled up again when half of what it may have is done.
+        return max(0, min(lengths, default=0) - _PREFETCH_JOBS // 4) * seconds
 
     def _assign(self, slot: Slot, job: Job, now: float) -> None:
         job.move(JobState.SENT)
@@ -267,7 +288,8 @@ class Scheduler:
 
     def _top_up(self, slot: Slot, now: float) -> None:
         """Give a busy lane its next jobs before it runs dry, several at a time."""
-        job = self.queue.head()
+        queue = self.queue
+        job = queue.head()
         if job is None:
             return
         depth = self._prefetch_depth(job)
@@ -281,8 +303,8 @@ class Scheduler:
             and job.frame_bytes <= _PREFETCH_BYTES
             and not job.alone
         ):
-            self._assign(slot, self.queue.pop(), now)
-            job = self.queue.head()
+            self._assign(slot, queue.pop(), now)
+            job = queue.head()
 
     def _release(self, slot: Slot, now: float) -> None:
         """A lane has no job left: it is idle, or has served long enough."""
@@ -532,7 +554,8 @@ class Scheduler:
                 self._end_slot(slot, None)
                 self.fill(now)
             elif slot.inflight:
-                self._top_up(slot, now)
+                if self.queue.count and len(slot.inflight) <= _PREFETCH_JOBS // 2:
+                    self._top_up(slot, now)
             else:
                 self._release(slot, now)
                 self.fill(now)

@@ -17,6 +17,7 @@ import contextvars
 import json
 import os
 import platform
+import select
 import signal
 import struct
 import sys
@@ -34,6 +35,7 @@ from jobrunner.messages import (
     LEVEL_SHIFT,
     OUTPUT,
     RELAY,
+    Frame,
     FrameReader,
     Kind,
     pack_failure,
@@ -41,7 +43,7 @@ from jobrunner.messages import (
     pack_outcome,
     unpack_call,
 )
-from jobrunner.processes import end_descendants
+from jobrunner.processes import end_descendants, give_way
 from jobrunner.serialization import dump_exception
 from jobrunner.worker.chunk import run_chunk
 from jobrunner.worker.process import (
@@ -62,6 +64,15 @@ from jobrunner.worker.usage import QUICKEST_CHILD_NS, UsageMeter
 __all__ = ["serve"]
 
 _SEQ = struct.Struct("<Q")
+
+# For how long a worker looks for the next job before it goes to sleep, and how soon the last one must have come.
+_LOOK_NS = 200_000
+_BRISK_NS = 400_000
+
+# Looked up for every job.
+_TAKEN, _TAKEN_NS = ProgressPage.TAKEN, ProgressPage.TAKEN_NS
+_STARTED, _STARTED_NS = ProgressPage.STARTED, ProgressPage.STARTED_NS
+_ITEM = ProgressPage.ITEM
 
 
 def serve() -> NoReturn:
@@ -102,6 +113,16 @@ class _Server:
         self._words = end.page.words
         self._end = end
         self._reader = FrameReader(self._sock)
+        # Looks whether there is something to read; None where that can't be done.
+        self._look: Callable[[int], object] | None = None
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(self._sock, select.POLLIN)
+            self._look = poll.poll
+        # Whether the last wait for a job was short.
+        self._brisk = False
+        # The job in work, or last in work.
+        self._seq = 0
         # The job whose function is running, for the interrupt handler; 0: none is.
         self._interruptible = 0
         # Frames are sent by the main thread, and notes by whichever thread of the job's logs something.
@@ -127,7 +148,7 @@ class _Server:
         self._send(pack_frame(Kind.READY, 0, json.dumps(facts).encode()))
         while True:
             try:
-                frames = self._reader.read()
+                frames = self._next_frames()
             except OSError:
                 leave(EXIT_CHANNEL_LOST)
             if self._reader.eof:
@@ -137,6 +158,21 @@ class _Server:
             while frames:
                 # Popped, and in no variable here: a job's bytes must not outlive it.
                 self._take(*frames.pop())
+
+    def _next_frames(self) -> list[Frame]:
+        """Wait for what comes next over the channel.
+
+        Where the last job came soon after the one before, it is looked for at first without going to sleep: to be woken
+        takes longer than a short job does.  Whatever else wants the core has it meanwhile.
+        """
+        began = time.monotonic_ns()
+        if self._brisk and self._look is not None:
+            until = began + _LOOK_NS
+            while not self._look(0) and time.monotonic_ns() < until:
+                give_way()
+        frames = self._reader.read()
+        self._brisk = time.monotonic_ns() - began < _BRISK_NS
+        return frames
 
     def _send(self, frame: bytes) -> None:
         # Socket calls only: were the descriptor closed by a job and its number given to a file, a plain write would
@@ -195,19 +231,15 @@ class _Server:
             self._send(pack_frame(Kind.DROPPED, seq))
             return
         words = self._words
-        words[ProgressPage.ITEM] = 0
+        words[_ITEM] = 0
         self._usage.begin()
         self._relay.begin(seq, bool(flags & RELAY), 10 * (flags >> LEVEL_SHIFT))
-        words[ProgressPage.TAKEN_NS] = time.monotonic_ns()
-        words[ProgressPage.TAKEN] = seq
+        words[_TAKEN_NS] = time.monotonic_ns()
+        words[_TAKEN] = self._seq = seq
         payload, handles = unpack_call(body)
+        call = self._call_chunk if kind == Kind.CHUNK else self._call
         try:
-            outcome = execute(
-                payload,
-                handles,
-                on_start=lambda: self._started(seq),
-                call=self._guarded(seq, self._chunk_caller(seq) if kind == Kind.CHUNK else _call),
-            )
+            outcome = execute(payload, handles, on_start=self._started, call=call)
         except SystemExit as error:
             self._surroundings.silence()
             self._tell_exit(error)
@@ -245,38 +277,33 @@ class _Server:
             with contextlib.suppress(OSError):
                 os.write(self._end.stack.fd, "".join(lines).encode(errors="replace"))
 
-    def _started(self, seq: int) -> None:
+    def _started(self) -> None:
         words = self._words
-        words[ProgressPage.STARTED_NS] = time.monotonic_ns()
-        words[ProgressPage.STARTED] = seq
+        words[_STARTED_NS] = time.monotonic_ns()
+        words[_STARTED] = self._seq
 
-    def _chunk_caller(self, seq: int) -> Callable[..., Any]:
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a job's function, open to an interrupt of that job."""
+        try:
+            self._interruptible = self._seq
+            return contextvars.copy_context().run(function, *args, **kwargs)
+        finally:
+            self._interruptible = 0
+
+    def _call_chunk(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function for each item of a chunk, open to an interrupt."""
+        seq = self._seq
+
         def send(piece: bytes) -> None:
             self._send(pack_frame(Kind.PARTIAL, seq, piece))
 
-        def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-            context = contextvars.copy_context()
-            return context.run(run_chunk, function, args, self._words, send, self._touched, self._tidy_item)
-
-        return call
+        return self._call(run_chunk, (function, args, self._words, send, self._touched, self._tidy_item), {})
 
     def _tidy_item(self, lasted_ns: int) -> None:
         """Put back what an item of a chunk has changed; what can't be put back is seen to after the chunk."""
         with self._uninterrupted():
             self._surroundings.silence(lasted_ns)
             self._surroundings.restore(lasted_ns)
-
-    def _guarded(self, seq: int, call: Callable[..., Any]) -> Callable[..., Any]:
-        """`call`, open to an interrupt of job `seq` while it runs."""
-
-        def guarded(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            try:
-                self._interruptible = seq
-                return call(function, args, kwargs)
-            finally:
-                self._interruptible = 0
-
-        return guarded
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         try:
@@ -317,10 +344,6 @@ def _file_behind(end: WorkerEnd) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return contextvars.copy_context().run(function, *args, **kwargs)
 
 
 def _exit_code(error: SystemExit) -> int:

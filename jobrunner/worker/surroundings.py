@@ -164,8 +164,8 @@ class Surroundings:
             False where something can't be, and this process is of no more use.
         """
         try:
-            self._restore()
             thorough = lasted_ns >= _SHORT_NS or self._touched.state
+            self._restore(lasted_ns >= _QUICK_NS or self._touched.any)
             if thorough:
                 self._restore_kernel_state()
             self._touched.forget()
@@ -193,8 +193,9 @@ class Surroundings:
             os.sched_setaffinity(0, self._affinity)
         self.streams.restore_descriptors()
 
-    def _restore(self) -> None:
-        if self._touched.variables or _environment() != self._environment:
+    def _restore(self, thorough: bool) -> None:
+        # `os.environ` sets every variable by functions that are watched; what it keeps may be changed without.
+        if self._touched.variables or (thorough and _environment() != self._environment):
             self._restore_environment()
         if warnings.filters != self._filters:
             with warnings.catch_warnings():  # for its telling the modules that the filters change

@@ -1,0 +1,138 @@
+"""Waiting for a short job on the thread that wants it, without the dispatcher between: the quickest way to its result.
+
+::
+
+    worker ──▶ lane's channel ──▶ dispatcher ──▶ who waits            three threads are woken, one after the other
+    worker ──▶ lane's channel ──▶ who waits: takes in the outcome     two are
+
+A lane with a single job in it, with nothing else queued, is lent to the thread that waits for that job: the dispatcher
+does not listen to its channel meanwhile (to its worker's death and its output it does).  Who reads a channel holds the
+pool's lock, so it never matters who does.  A lane is taken back at any time, under the lock, and its attendant woken:
+it then waits as everybody does.
+
+Where jobs have been short, the attendant does not sleep at first but looks again and again, for a fraction of a
+millisecond, giving way to whatever else wants the core: to be woken takes longer than such a job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from jobrunner.processes import give_way
+
+try:
+    # Those of `signal` make enums of what they take and give, at ten times the cost.
+    from _signal import getsignal as _handler_of  # type: ignore[import-not-found,unused-ignore]
+    from _signal import signal as _handle
+except ImportError:
+    from signal import getsignal as _handler_of
+    from signal import signal as _handle
+
+__all__ = ["CAN_ATTEND", "Attendant", "signals_postponed"]
+
+#: Whether a thread can wait for two descriptors, of any number.
+CAN_ATTEND = hasattr(select, "poll")
+
+_LOOK_S = 0.0002
+# What `poll` takes at most, in milliseconds.
+_LONGEST_MS = 1 << 30
+
+
+class Attendant:
+    """What a thread needs to listen to a lane, and to be woken from that.  One thread at a time."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._reader, select.POLLIN)
+
+    def wake(self) -> None:
+        """Let `wait` return; takes no lock, may be called from anywhere."""
+        with contextlib.suppress(OSError):  # full: it has been woken and has not looked yet
+            self._writer.send(b"\0")
+
+    def wait(self, descriptor: int, timeout: float | None, brisk: bool) -> bool:
+        """Wait until a descriptor can be read; False if it was woken, or after `timeout` seconds (None: never).
+
+        Args:
+            descriptor: of a channel.
+            timeout: seconds.
+            brisk: whether to look for a moment before going to sleep.
+        """
+        poll = self._poll
+        poll.register(descriptor, select.POLLIN)
+        try:
+            found: list[tuple[int, int]] = []
+            if brisk:
+                look = poll.poll
+                until = time.monotonic() + (_LOOK_S if timeout is None else min(timeout, _LOOK_S))
+                while not (found := look(0)) and time.monotonic() < until:
+                    give_way()
+            if not found:
+                found = poll.poll(None if timeout is None else min(int(timeout * 1000) + 1, _LONGEST_MS))
+        finally:
+            with contextlib.suppress(KeyError):
+                poll.unregister(descriptor)
+        if len(found) == 1 and found[0][0] == descriptor:
+            return True
+        with contextlib.suppress(OSError):
+            self._reader.recv(4096)
+        return False
+
+    def close(self) -> None:
+        """Release everything."""
+        self._reader.close()
+        self._writer.close()
+
+
+@contextlib.contextmanager
+def signals_postponed(told: Callable[[], None]) -> Iterator[None]:
+    """On the main thread, have Python's signal handlers wait until the block is left, which they must not cut short.
+
+    A handler may raise, as that of Ctrl-C does, at any point: in the midst of what must be done whole.
+
+    Args:
+        told: called when a signal has come, so that the block is left soon.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append((number, frame))
+        told()
+
+    handlers: list[tuple[int, Any]] = []
+    try:
+        for number in _HANDLED:
+            handler = _handler_of(number)
+            if callable(handler):
+                handlers.append((number, handler))
+                _handle(number, note)
+        yield
+    finally:
+        # That of Ctrl-C is the first to be replaced and the last to be put back: what is in between is done whole.
+        for number, handler in reversed(handlers):
+            _handle(number, handler)
+        kept = dict(handlers)
+        for number, frame in came:
+            kept[number](number, frame)
+
+
+#: The signals for which programs have handlers.
+_HANDLED = [
+    int(getattr(signal, name))
+    for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+]
