@@ -19,7 +19,8 @@ _PACKAGE = Path(jobrunner.__file__).parent
 _FLOORS = {
     "errors": 0, "status": 0,
     "options": 1, "report": 1, "backend": 1, "serialization": 1, "messages": 1, "role": 1, "handover": 1,
-    "execution": 1, "processes": 1, "streams": 1, "memory": 1,
+    "execution": 1, "processes": 1, "streams": 1, "memory": 1, "segments": 1, "received": 1,
+    "anonymous_memory": 1,
     "worker": 2, "executors": 2,
     "primitive_job": 3, "algorithm_job": 3, "waiting": 3,
     "batch": 4, "bench": 4,
@@ -82,6 +83,7 @@ _SIDEWAYS = {
     "options": ("memory",),
     "memory": ("processes",),
     "execution": ("serialization",),
+    "segments": ("anonymous_memory",),
     "executors": ("worker",),
     "algorithm_job": ("primitive_job",),
     "waiting": ("primitive_job",),
