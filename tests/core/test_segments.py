@@ -120,20 +120,24 @@ def test_arrays_arrive_as_they_were_sent_in_new_memory_and_in_old(
 
 def test_large_parts_arrive_through_the_kept_map_too(arena: Arena) -> None:
     generator = np.random.default_rng(1)
-    numbers = set()
-    for _ in range(3):
+    uses = set()
+    for use in range(3):
         writable = generator.integers(0, 255, 3 << 20, dtype=np.uint8)
         readonly = writable[::-1].copy()
         readonly.flags.writeable = False
-        segment = packed(arena, writable.data, b"between", readonly.data)
-        numbers.add((identity(segment), segment.number))
+        parts = [readonly, writable, np.frombuffer(b"between", np.uint8), writable, readonly]
+        segment = packed(arena, *map(raw, parts))
+        uses.add((identity(segment), segment.number))
+        assert ("memfd:jobrunner-data" in Path("/proc/self/maps").read_text()) == (use > 0)
         view = opened(segment)
-        assert np.array_equal(np.frombuffer(view, np.uint8, 3 << 20), writable)
-        assert np.array_equal(np.frombuffer(view, np.uint8, 3 << 20, segment.length - (3 << 20)), readonly)
+        for part, offset in zip(parts, layout([part.nbytes for part in parts])[0], strict=True):
+            assert np.array_equal(np.frombuffer(view, np.uint8, part.size, offset), part)
         del view
         arena.release(segment.number)
-    assert len({memory for memory, _ in numbers}) == 1
-    assert len({number for _, number in numbers}) == 3
+    assert len({memory for memory, _ in uses}) == 1
+    assert len({number for _, number in uses}) == 3
+    arena.trim()
+    assert "memfd:jobrunner-data" not in Path("/proc/self/maps").read_text()
 
 
 def test_without_a_map_to_keep_memory_is_used_again_by_writing(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
