@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from jobrunner.primitive_job import BasePrimitiveJob as BasePrimitiveJob
     from jobrunner.primitive_job import PrimitiveJob as PrimitiveJob
     from jobrunner.report import JobReport as JobReport
+    from jobrunner.sharing import Shared as Shared
+    from jobrunner.sharing import share as share
     from jobrunner.status import JOB_FINAL_STATES as JOB_FINAL_STATES
     from jobrunner.status import JobStatus as JobStatus
     from jobrunner.waiting import as_completed as as_completed
@@ -64,6 +66,7 @@ _HOME = {
     "MemoryLimitExceeded": "errors",
     "PrimitiveJob": "primitive_job",
     "SerializationError": "errors",
+    "Shared": "sharing",
     "SpecError": "errors",
     "StoreError": "errors",
     "TimeLimitExceeded": "errors",
@@ -72,12 +75,13 @@ _HOME = {
     "gather": "waiting",
     "get_executor": "executors.default",
     "set_executor": "executors.default",
+    "share": "sharing",
     "use_executor": "executors.default",
     "wait": "waiting",
 }
 
 #: Names of the contract that a later version brings; asking for one says so.
-_LATER = ("Batch", "DaskExecutor", "RayExecutor", "benchmark", "register_joblib", "share", "sweep", "zip_points")
+_LATER = ("Batch", "DaskExecutor", "RayExecutor", "benchmark", "register_joblib", "sweep", "zip_points")
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
 

@@ -12,13 +12,17 @@ import functools
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["AnonymousMemory"]
+__all__ = ["SHARED_NAME", "AnonymousMemory"]
+
+#: As what the memory of objects that many receivers have appears among a process's maps.
+SHARED_NAME = "jobrunner-share"
 
 #: A single write is no longer than this: macOS refuses 2 GiB, Linux writes a little less.
 _MOST_AT_ONCE = 1 << 30
@@ -26,6 +30,9 @@ _MOST_AT_ONCE = 1 << 30
 _LARGE = 1 << 20
 #: What a system says whose shared memory can be mapped but not written to (macOS).
 _NOT_WRITABLE = (errno.ESPIPE, errno.ENXIO, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODEV)
+#: What a thread should copy at least, to be worth its start; and how many threads copy at a time, at most.
+_PIECE_BYTES = 8 << 20
+_MOST_COPIERS = 4
 _MADV_POPULATE_READ = 22  # from <linux/mman.h>, since Linux 5.14
 
 
@@ -45,7 +52,7 @@ class AnonymousMemory:
         self.capacity = max(-(-length // mmap.PAGESIZE), 1) * mmap.PAGESIZE
         self._window: _Window | None = None
         self._filled = False
-        self.fd = _open_memfd("jobrunner-data" if again else "jobrunner-share")
+        self.fd = _open_memfd("jobrunner-data" if again else SHARED_NAME)
         self._sealed = self.fd >= 0
         if not self._sealed:
             self.fd = _open_unnamed()
@@ -77,6 +84,9 @@ class AnonymousMemory:
             self._seal(fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
 
     def _write(self, part: memoryview, offset: int) -> None:
+        _by_several(lambda start, end: self._write_part(part[start:end], offset + start), part.nbytes)
+
+    def _write_part(self, part: memoryview, offset: int) -> None:
         # A write without memory is an error, where a copy into a map would be SIGBUS.
         while part.nbytes:
             try:
@@ -130,12 +140,64 @@ class _Window:
         else:
             import ctypes
 
+            source = ctypes.addressof(ctypes.c_char.from_buffer(part))
+            target = self._address + offset
             # Lets other threads run meanwhile.
-            ctypes.memmove(self._address + offset, (ctypes.c_char * part.nbytes).from_buffer(part), part.nbytes)
+            _by_several(lambda start, end: _copy(target + start, source + start, end - start), part.nbytes)
 
     def close(self) -> None:
         """Unmap it."""
         _libc().munmap(self._address, self._length)
+
+
+def _copy(target: int, source: int, length: int) -> None:
+    import ctypes
+
+    ctypes.memmove(target, source, length)
+
+
+def _by_several(copy: Callable[[int, int], None], length: int) -> None:
+    """Have `copy` copy from 0 to `length`, in pieces on several threads where that is worth it.
+
+    One core alone doesn't use the memory's bandwidth; and making pages takes as long as filling them.
+    """
+    count = min(_copiers(), length // _PIECE_BYTES)
+    if count < 2:
+        copy(0, length)
+        return
+    size = -(-length // count // mmap.PAGESIZE) * mmap.PAGESIZE
+    pieces = [(start, min(start + size, length)) for start in range(0, length, size)]
+    failed: list[BaseException] = []
+
+    def run(start: int, end: int) -> None:
+        try:
+            copy(start, end)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = []
+    for piece in pieces[1:]:
+        thread = threading.Thread(target=run, args=piece, name="jobrunner-copy", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # none to be had, or the interpreter is exiting
+            run(*piece)
+        else:
+            threads.append(thread)
+    try:
+        run(*pieces[0])
+    finally:
+        for thread in threads:
+            thread.join()
+    if failed:
+        raise failed[0]
+
+
+@functools.cache
+def _copiers() -> int:
+    """How many threads copy at a time."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, _MOST_COPIERS)
 
 
 @functools.cache

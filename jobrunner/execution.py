@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from jobrunner.parcel import Parcel
 from jobrunner.serialization import dump_exception, dump_result, load_call
 
 __all__ = ["Outcome", "Times", "drop_own_frames", "execute"]
@@ -30,13 +31,14 @@ class Outcome(NamedTuple):
     """What a call came to.
 
     ok: whether the function returned.
-    data: the pickled result, or the pickled exception with its traceback.
+    data: the pickled result (a `Parcel` where it has large buffers that may stand apart), or the pickled exception
+        with its traceback.
     told: the exception in a few words; empty where there is none.
     times: when it went through its stages.
     """
 
     ok: bool
-    data: bytes
+    data: bytes | Parcel
     times: Times
     told: str = ""
 
@@ -48,7 +50,10 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 def execute(
     payload: bytes | bytearray | memoryview,
     handles: Sequence[bytes] = (),
+    buffers: Sequence[memoryview] = (),
     *,
+    find_shared: Callable[[int], Any] | None = None,
+    dump: Callable[[object], bytes | Parcel] = dump_result,
     on_start: Callable[[], None] = lambda: None,
     call: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] = _call,
 ) -> Outcome:
@@ -57,6 +62,9 @@ def execute(
     Args:
         payload: `Call.payload`.
         handles: the pickled handles that the call depends on.
+        buffers: the large buffers among its arguments.
+        find_shared: finds the shared objects among its arguments, by number.
+        dump: pickles the result.
         on_start: told when the call is loaded and its function is about to start.
         call: what calls the function, where something must be done around it.
 
@@ -66,14 +74,16 @@ def execute(
     taken_ns = time.monotonic_ns()
     started_ns = 0
     try:
-        function, args, kwargs = load_call(payload, handles)
+        function, args, kwargs = load_call(payload, handles, buffers, find_shared)
+        # The arguments alone hold them now.
+        buffers = ()
         on_start()
         started_ns = time.monotonic_ns()
         value = call(function, args, kwargs)
         finished_ns = time.monotonic_ns()
         # What a job held is freed before its result is announced, not when the next job comes.
         del function, args, kwargs
-        data = dump_result(value)
+        data = dump(value)
         del value
     except SystemExit:
         raise

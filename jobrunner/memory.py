@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from jobrunner.anonymous_memory import SHARED_NAME
 from jobrunner.processes import find_descendants
 
 __all__ = [
@@ -185,9 +186,28 @@ def peak_bytes(pid: int) -> int:
 def proportional_bytes(pids: Iterable[int]) -> int:
     """The memory of processes, in bytes; a page that several map is shared out among them.
 
+    Objects that are `share`d among jobs are nobody's, as long as they lie as they came.
+
     Where the system doesn't tell, their own (unique) memory, or the resident memory.
     """
     return sum(map(_proportional, pids))
+
+
+def _shared_objects(pid: int) -> int:
+    """How much of a process's proportional memory is that of objects shared among jobs, in bytes."""
+    with open(f"/proc/{pid}/maps", "rb") as file:
+        if SHARED_NAME.encode() not in file.read():
+            return 0
+    found = 0
+    ours = False
+    with open(f"/proc/{pid}/smaps", "rb") as file:
+        for line in file:
+            key = line.split(maxsplit=1)[0]
+            if not key.endswith(b":"):  # the head of the next map
+                ours = SHARED_NAME.encode() in line
+            elif ours and key == b"Pss:":
+                found += int(line.split()[1]) * 1024
+    return found
 
 
 def _proportional(pid: int) -> int:
@@ -196,7 +216,7 @@ def _proportional(pid: int) -> int:
             with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
                 for line in file:
                     if line.startswith(b"Pss:"):
-                        return int(line.split()[1]) * 1024
+                        return max(0, int(line.split()[1]) * 1024 - _shared_objects(pid))
         except OSError:
             pass  # it has ended, or a kernel before 4.14
         return _resident(pid)

@@ -6,9 +6,10 @@
     JOB    seq  a call to run                  READY    0    the worker serves; body: facts, as JSON
     CHUNK  seq  many items of one function     DONE     seq  the function returned
     EXIT   0    leave when idle                RAISED   seq  it raised, or could not cross
-                                               PARTIAL  seq  items of a chunk that are done so far
-                                               DROPPED  seq  a job that was revoked before it was claimed
+    SHARE  id   an object for jobs to come     PARTIAL  seq  items of a chunk that are done so far
+    FORGET id   it is wanted no more           DROPPED  seq  a job that was revoked before it was claimed
                                                NOTE     seq  a warning or log record of the job; body: JSON
+    GONE   0    numbers of segments that are not used any more, both ways
                                                FAILED   0    the worker can't start; body: pickled exception
 
 A frame is a header (a mark, kind, flags, sequence number of the job, length of the body) and the body.  A stream socket
@@ -29,7 +30,9 @@ __all__ = [
     "LEVEL_SHIFT",
     "MEASURES",
     "OUTPUT",
+    "PARTS",
     "RELAY",
+    "SEGMENT",
     "Frame",
     "FrameReader",
     "Kind",
@@ -38,10 +41,12 @@ __all__ = [
     "pack_call",
     "pack_failure",
     "pack_frame",
+    "pack_gone",
     "pack_header",
     "pack_outcome",
     "unpack_call",
     "unpack_failure",
+    "unpack_gone",
     "unpack_outcome",
 ]
 
@@ -53,6 +58,7 @@ _LONGEST_BODY = 1 << 40
 MEASURES = struct.Struct("<QQQQQQ")
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
+_GONE = struct.Struct("<Q?")
 
 #: Flag of an outcome: the worker takes no further job, because this one left children or threads behind.
 LEAVING = 1
@@ -61,6 +67,10 @@ OUTPUT = 2
 #: Flag of a job: its warnings and log records are to be sent.  Above it stands a tenth of the caller's root log level.
 RELAY = 1
 LEVEL_SHIFT = 1
+#: Flags of a job, an outcome or a share: its body is, or an outcome's ends in, the table of a parcel's parts, which lie
+#: in a segment whose descriptor was sent before; or the parts follow in the body.  See `jobrunner.parcel`.
+SEGMENT = 16
+PARTS = 32
 
 # A frame whose body is longer than this is received into a buffer of its own.
 _BUFFER_BYTES = 1 << 16
@@ -72,6 +82,9 @@ class Kind(enum.IntEnum):
     JOB = 1
     CHUNK = 2
     EXIT = 3
+    SHARE = 4
+    FORGET = 5
+    GONE = 6
     READY = 16
     DONE = 17
     RAISED = 18
@@ -110,7 +123,7 @@ def pack_call(payload: bytes, handles: Sequence[bytes]) -> bytes:
     return b"".join([*parts, payload])
 
 
-def unpack_call(body: bytes | bytearray) -> tuple[memoryview, list[bytes]]:
+def unpack_call(body: bytes | bytearray | memoryview) -> tuple[memoryview, list[bytes]]:
     """The pickled call and the handles of a JOB's body."""
     view = memoryview(body)
     (count,) = _COUNT.unpack_from(view)
@@ -161,6 +174,20 @@ def unpack_failure(data: bytes) -> tuple[str, bytes]:
     (length,) = _COUNT.unpack_from(data)
     end = _COUNT.size + length
     return data[_COUNT.size : end].decode(errors="replace"), data[end:]
+
+
+def pack_gone(gone: Sequence[tuple[int, bool]]) -> bytes:
+    """The body of a GONE: the number of each segment, and whether its memory may be used again."""
+    return b"".join(_GONE.pack(number, reusable) for number, reusable in gone)
+
+
+def unpack_gone(body: bytes | bytearray) -> list[tuple[int, bool]]:
+    """What a GONE says.
+
+    Raises:
+        struct.error: it is none.
+    """
+    return list(_GONE.iter_unpack(body))
 
 
 class ProtocolError(Exception):

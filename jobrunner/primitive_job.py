@@ -17,6 +17,7 @@ from jobrunner.executors.default import get_executor
 from jobrunner.executors.foreign import as_job_executor
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
 from jobrunner.executors.services import run_callback
+from jobrunner.parcel import Parcel
 from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import call_name, collect_dependency, dump_call, dump_exception, dump_result
 from jobrunner.serialization import resolve_dependency as _resolve_dependency
@@ -360,7 +361,7 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
     def _finished_state(self, future: JobFuture[ResultT]) -> tuple[Any, ...]:
         concurrent.futures.wait([future])
         settlement = future.settlement_bytes()
-        outcome: tuple[bool, bytes] | None = None
+        outcome: tuple[bool, bytes | Parcel] | None = None
         if settlement is not None and settlement.data is not None:
             outcome = settlement.ok, settlement.data
         elif not future.cancelled():
@@ -377,7 +378,7 @@ def _rebuild(
     cls: type[PrimitiveJob[Any]],
     job_id: str,
     attributes: dict[str, Any],
-    outcome: tuple[bool, bytes] | None,
+    outcome: tuple[bool, bytes | Parcel] | None,
     report: JobReport,
     backend: Backend | None,
 ) -> PrimitiveJob[Any]:

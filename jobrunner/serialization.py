@@ -26,11 +26,13 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import cloudpickle
 
 from jobrunner.errors import JobError, SerializationError
+from jobrunner.parcel import APART_BYTES, Parcel, apart
 
 __all__ = [
     "Call",
@@ -38,14 +40,18 @@ __all__ = [
     "RemoteTraceback",
     "call_name",
     "collect_dependency",
+    "collect_shared",
     "dump_call",
     "dump_exception",
     "dump_handle",
     "dump_result",
+    "dump_result_apart",
+    "dump_shared",
     "load_call",
     "load_exception",
     "load_result",
     "resolve_dependency",
+    "resolve_shared",
 ]
 
 PROTOCOL = 5
@@ -56,6 +62,7 @@ _STACK_GLOBAL = b"\x93"
 
 _FUNCTION_TYPES = frozenset({types.FunctionType, types.BuiltinFunctionType})
 _PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
+_CONTAINER_TYPES = frozenset({list, tuple, dict, set, frozenset})
 
 
 class Dependency(Protocol):
@@ -70,10 +77,14 @@ class _Context(threading.local):
 
     collected: the handles met while a call is dumped; None when none is (handles then pickle by themselves).
     resolved: the finished handles that the call being loaded may ask for, by index.
+    shared: the shared objects met while a call is dumped.
+    find_shared: finds the shared objects that the call being loaded asks for, by number.
     """
 
     collected: list[Any] | None = None
     resolved: Sequence[Any] = ()
+    shared: dict[int, Any]
+    find_shared: Callable[[int], Any] | None = None
 
 
 _context = _Context()
@@ -87,12 +98,22 @@ class Call:
     dependencies: the job handles among the arguments, in the order of their indices.
     name: the function's qualified name, for people.
     serialize_s: seconds that it took.
+    buffers: the large buffers among the arguments, which `payload` asks for: the caller's own memory, to be copied
+        before it returns from submitting.
+    shared: the shared objects among the arguments.
     """
 
     payload: bytes
     dependencies: tuple[Any, ...]
     name: str
     serialize_s: float
+    buffers: tuple[memoryview, ...] = ()
+    shared: tuple[Any, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all, in bytes."""
+        return len(self.payload) + sum(buffer.nbytes for buffer in self.buffers)
 
 
 def call_name(function: object) -> str:
@@ -129,18 +150,39 @@ def dump_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
         if plain is not None:
             return Call(plain, (), call_name(function), time.perf_counter() - began)
     outer, _context.collected = _context.collected, []
+    outer_shared, _context.shared = getattr(_context, "shared", {}), {}
+    buffers = _Buffers()
     try:
         with io.BytesIO() as file:
-            _CallPickler(file, protocol=PROTOCOL).dump((function, args, kwargs))
+            _CallPickler(file, protocol=PROTOCOL, buffer_callback=buffers.take).dump((function, args, kwargs))
             payload = file.getvalue()
-        dependencies = tuple(_context.collected)
+        dependencies, shared = tuple(_context.collected), tuple(_context.shared.values())
     except JobError:
         raise  # a handle among the arguments was never submitted, which is no fault of the pickler's
     except Exception as error:
         raise _culprit(function, args, kwargs, error) from error
     finally:
-        _context.collected = outer
-    return Call(payload, dependencies, call_name(function), time.perf_counter() - began)
+        _context.collected, _context.shared = outer, outer_shared
+    seconds = time.perf_counter() - began
+    return Call(payload, dependencies, call_name(function), seconds, tuple(buffers.taken), shared)
+
+
+class _Buffers:
+    """Takes the large buffers out of a pickle; see `pickle.Pickler`, `buffer_callback`."""
+
+    def __init__(self) -> None:
+        self.taken: list[memoryview] = []
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """Whether a buffer is to be in the pickle; else it is taken."""
+        try:
+            memory = buffer.raw()
+        except BufferError:  # its bytes do not lie together
+            return True
+        if memory.nbytes < APART_BYTES:
+            return True
+        self.taken.append(memory)
+        return False
 
 
 class _CallPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
@@ -225,13 +267,30 @@ def resolve_dependency(index: int) -> Any:
     return _context.resolved[index]
 
 
+def collect_shared(number: int, shared: Any) -> bool:
+    """Note that the call which this thread is dumping, if it is, needs a shared object; whether it is."""
+    if _context.collected is None:
+        return False
+    _context.shared[number] = shared
+    return True
+
+
+def resolve_shared(number: int) -> Any:
+    """The shared object of that number, for the call that this thread is loading."""
+    if _context.find_shared is None:
+        raise SerializationError("a shared object is only to be had among the arguments of a job")
+    return _context.find_shared(number)
+
+
 @contextlib.contextmanager
-def _resolving(handles: Sequence[Any]) -> Iterator[None]:
+def _resolving(handles: Sequence[Any], find_shared: Callable[[int], Any] | None) -> Iterator[None]:
     outer, _context.resolved = _context.resolved, handles
+    outer_find, _context.find_shared = _context.find_shared, find_shared
     try:
         yield
     finally:
         _context.resolved = outer
+        _context.find_shared = outer_find
 
 
 def dump_handle(handle: Dependency) -> bytes:
@@ -244,21 +303,26 @@ def dump_handle(handle: Dependency) -> bytes:
 
 
 def load_call(
-    payload: bytes | bytearray | memoryview, handles: Sequence[bytes] = ()
+    payload: bytes | bytearray | memoryview,
+    handles: Sequence[bytes] = (),
+    buffers: Sequence[memoryview] = (),
+    find_shared: Callable[[int], Any] | None = None,
 ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """Rebuild a call in the process that runs it.
 
     Args:
         payload: `Call.payload`.
         handles: `dump_handle` of each dependency, in order.
+        buffers: what `Call.buffers` held, in memory of this process.
+        find_shared: finds the shared objects among the arguments, by number.
 
     Raises:
         SerializationError: it can't be rebuilt here, as when a module that it needs can't be imported.
     """
     try:
-        if handles:
-            with _resolving([pickle.loads(handle) for handle in handles]):  # noqa: S301 (our caller's)
-                function, args, kwargs = pickle.loads(payload)  # noqa: S301 (our caller's own bytes)
+        if handles or buffers or find_shared is not None:
+            with _resolving([pickle.loads(handle) for handle in handles], find_shared):  # noqa: S301 (our caller's)
+                function, args, kwargs = pickle.loads(payload, buffers=apart(buffers))  # noqa: S301 (likewise)
         else:
             function, args, kwargs = pickle.loads(payload)  # noqa: S301 (likewise)
     except (SystemExit, KeyboardInterrupt, MemoryError):
@@ -277,17 +341,63 @@ def dump_result(value: object) -> bytes:
     Raises:
         SerializationError: it can't be pickled, or not be rebuilt from its pickle.
     """
+    return _dump_result(value, None)
+
+
+def dump_result_apart(value: object) -> bytes | Parcel:
+    """The same, with its large buffers apart if there are any: the value's own memory.
+
+    Raises:
+        SerializationError: it can't be pickled, or not be rebuilt from its pickle.
+    """
+    buffers = _Buffers()
+    data = _dump_result(value, buffers)
+    return Parcel(data, buffers.taken) if buffers.taken else data
+
+
+class _PlainPickler(pickle.Pickler):
+    """Pickles values of built-in types that hold nothing else, and gives up at the first that is not."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        raise _NotPlainError
+
+
+class _NotPlainError(Exception):
+    pass
+
+
+def _dump_plain_container(value: object) -> bytes | None:
+    """The pickle of built-in values in built-in containers, which is sure to be rebuilt; None where there is else."""
+    with io.BytesIO() as file:
+        try:
+            _PlainPickler(file, protocol=PROTOCOL).dump(value)
+        except Exception:
+            return None
+        return file.getvalue()
+
+
+def _dump_result(value: object, buffers: _Buffers | None) -> bytes:
     if type(value) in _PLAIN_TYPES:
         return pickle.dumps(value, PROTOCOL)
+    if type(value) in _CONTAINER_TYPES:
+        plain = _dump_plain_container(value)
+        if plain is not None:
+            return plain
+    taken: Sequence[memoryview] = () if buffers is None else buffers.taken
     try:
-        data: bytes = cloudpickle.dumps(value, protocol=PROTOCOL)
+        with io.BytesIO() as file:
+            take = None if buffers is None else buffers.take
+            cloudpickle.CloudPickler(file, protocol=PROTOCOL, buffer_callback=take).dump(value)
+            data = file.getvalue()
     except BaseException as error:
         raise _result_error(value, "pickled", error) from error
     # A class that pickles and doesn't unpickle is better met here than by whoever asks for the result later, when the
     # job has long been called DONE.
     if _STACK_GLOBAL in data and not _is_plain_array(value):
         try:
-            pickle.loads(data)  # noqa: S301 (bytes made in the line above)
+            # To rebuild it may change the buffers, which are the value's own.
+            copies = [memoryview(bytes(one) if one.readonly else bytearray(one)) for one in taken]
+            pickle.loads(data, buffers=apart(copies))  # noqa: S301 (bytes made in the lines above)
         except BaseException as error:
             raise _result_error(value, "rebuilt from its pickle", error) from error
     return data
@@ -307,6 +417,24 @@ def _is_plain_array(value: object) -> bool:
         return False
     dtype = getattr(value, "dtype", None)
     return dtype is not None and not dtype.hasobject
+
+
+def dump_shared(value: object) -> tuple[bytes, Sequence[memoryview]]:
+    """An object that many jobs are to have: its pickle, and its large buffers, which are the object's own memory.
+
+    Raises:
+        SerializationError: it can't be pickled.
+    """
+    buffers = _Buffers()
+    try:
+        with io.BytesIO() as file:
+            _CallPickler(file, protocol=PROTOCOL, buffer_callback=buffers.take).dump(value)
+            return file.getvalue(), buffers.taken
+    except Exception as error:
+        raise SerializationError(
+            f"the object, a {type(value).__qualname__}, can't be shared: {_told(error)}. "
+            "Share what it is made from instead, and build it inside the function."
+        ) from error
 
 
 class RemoteTraceback(Exception):  # noqa: N818 (named like the standard library's)
@@ -353,15 +481,24 @@ def _safe_text(error: BaseException) -> str:
         return "(its text can't be had)"
 
 
-def load_result(data: bytes | bytearray | memoryview) -> Any:
+def load_result(data: bytes | bytearray | memoryview | Parcel) -> Any:
     """Rebuild a result in the caller.
 
     Raises:
         SerializationError: it can't be rebuilt here.
+        Exception: what a signal handler raised meanwhile; the result can be asked for again.
     """
+    loads: Callable[[], Any] = data.loads if isinstance(data, Parcel) else partial(pickle.loads, data)
     try:
-        return pickle.loads(data)  # noqa: S301 (from our own worker, over a private channel)
-    except Exception as error:
+        return loads()
+    except Exception:
+        # The pickle's own, or that of a signal handler, which Python runs at any point?
+        try:
+            loads()
+        except Exception as again:
+            error = again
+        else:
+            raise
         raise SerializationError(
             f"the result can't be rebuilt in the calling process: {_told(error)}. "
             "Check that the modules that define it can be imported here."

@@ -122,12 +122,28 @@ def signals_postponed(told: Callable[[], None]) -> Iterator[None]:
                 _handle(number, note)
         yield
     finally:
-        # That of Ctrl-C is the first to be replaced and the last to be put back: what is in between is done whole.
-        for number, handler in reversed(handlers):
-            _handle(number, handler)
-        kept = dict(handlers)
-        for number, frame in came:
-            kept[number](number, frame)
+        _put_back(handlers, came)
+
+
+def _put_back(handlers: list[tuple[int, Any]], came: list[tuple[int, FrameType | None]]) -> None:
+    """Put signal handlers back, and call those whose signals have come: all of them, whatever one of them raises."""
+    kept = dict(handlers)
+    raised: BaseException | None = None
+    # The first to be replaced, that of Ctrl-C, is the last to be put back: what is in between is done whole.
+    while handlers or came:
+        try:
+            while handlers:
+                _handle(*handlers[-1])
+                handlers.pop()
+            while came:
+                number, frame = came.pop(0)
+                kept[number](number, frame)
+        except BaseException as error:  # of a handler
+            if raised is not None and error.__context__ is None:
+                error.__context__ = raised
+            raised = error
+    if raised is not None:
+        raise raised
 
 
 #: The signals for which programs have handlers.

@@ -149,9 +149,10 @@ def start_when_ready(
         start: given the body of the call's frame.
         fail: given the error, if a finished job can't be serialised.
     """
-    handles = call.dependencies
+    # Nothing here may hold the call itself: its buffers are the caller's memory.
+    payload, handles = call.payload, call.dependencies
     if not handles:
-        start(pack_call(call.payload, ()))
+        start(pack_call(payload, ()))
         return
 
     def begin() -> None:
@@ -163,7 +164,7 @@ def start_when_ready(
             fail(failure)
             return
         try:
-            start(pack_call(call.payload, states))
+            start(pack_call(payload, states))
         except JobRunnerError as error:
             fail(error)
 

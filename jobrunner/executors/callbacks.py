@@ -96,7 +96,9 @@ class CallbackThreads:
                 if self._calls and not self._running:
                     break
                 begun = self._begun
-                in_time = self._changed.wait(_PATIENCE_S if self._calls else _IDLE_S)
+                # The last one stays, and sleeps until there is something to do.
+                patience = _PATIENCE_S if self._calls else _IDLE_S if self._waiting > 1 else None
+                in_time = self._changed.wait(patience)
                 if in_time or begun != self._begun:
                     continue
                 if self._calls:

@@ -6,8 +6,9 @@ import contextlib
 
 __all__ = ["reserve_descriptors"]
 
-# A lane's channel, control, page, stack, tokens, output and pidfd, and loky's queues, pipes and locks for its worker.
-_PER_LANE = 26
+# A lane's channel, control, descriptors' channel, page, stack, tokens, output and pidfd, and loky's queues, pipes and
+# locks for its worker.
+_PER_LANE = 28
 # What the rest of the program may need meanwhile.
 _RESERVE = 128
 

@@ -23,6 +23,7 @@ from jobrunner.executors.default import use_executor
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
 from jobrunner.executors.inline import InlineExecutor
 from jobrunner.messages import unpack_call
+from jobrunner.parcel import pack_parts, unpack_parts
 from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import Call
 from jobrunner.status import JobStatus
@@ -37,18 +38,20 @@ _Answer = tuple[str, bytes, int, int, Times, str]
 
 def _run(body: bytes, caller: int) -> _Answer:
     """Run a call wherever the foreign executor has brought it."""
-    payload, handles = unpack_call(body)
+    head, *buffers = unpack_parts(body)
+    payload, handles = unpack_call(head)
     pid = os.getpid()
     try:
         if pid == caller:
-            outcome = execute(payload, handles)
+            outcome = execute(payload, handles, buffers)
         else:
             # In a process of the executor's: jobs within the job run in line, as in any worker.
             with use_executor(InlineExecutor()):
-                outcome = execute(payload, handles)
+                outcome = execute(payload, handles, buffers)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         return "exit", b"", code, pid, Times(0, 0, 0), ""
+    assert isinstance(outcome.data, bytes)  # nothing stands apart unless it is asked for
     return ("ok" if outcome.ok else "raised"), outcome.data, 0, pid, outcome.times, outcome.told
 
 
@@ -207,12 +210,23 @@ class ForeignExecutor(JobExecutor):
 
     def submit_call(self, call: Call, job_id: str | None = None) -> JobFuture[Any]:
         """Take a serialised call; see `JobExecutor.submit_call`."""
-        job = _ForeignJob(
-            type(self._executor).__name__, job_id or str(uuid.uuid4()), call.name, len(call.payload), call.serialize_s
-        )
+        name = type(self._executor).__name__
+        if call.shared:
+            raise JobError(
+                f"a {name} has no shared objects (backend.capabilities.shared_objects is False): pass the object "
+                "itself, or use a LocalExecutor",
+                job_id=job_id,
+            )
+        job = _ForeignJob(name, job_id or str(uuid.uuid4()), call.name, call.nbytes, call.serialize_s)
         future = job.future
         assert future is not None
-        start_when_ready(call, hold=lambda: None, start=lambda body: job.start(self._executor, body), fail=job.fail)
+        # Copies, which later changes of the arguments don't reach.
+        buffers = [memoryview(bytes(buffer)) for buffer in call.buffers]
+
+        def start(head: bytes) -> None:
+            job.start(self._executor, pack_parts([head, *buffers]))
+
+        start_when_ready(call, hold=lambda: None, start=start, fail=job.fail)
         return future
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:

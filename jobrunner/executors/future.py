@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from jobrunner.errors import JobCancelledError, JobError, JobRunnerError, JobTimeoutError
 from jobrunner.executors.services import run_callback
+from jobrunner.parcel import Parcel
 from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import load_exception, load_result
 from jobrunner.status import JobStatus
@@ -56,12 +57,15 @@ class Settlement(NamedTuple):
     """
 
     ok: bool = False
-    data: bytes | None = None
+    data: bytes | Parcel | None = None
     error: JobRunnerError | None = None
 
 
 #: The settlement of a cancelled job.
 CANCELLED = Settlement()
+
+# Those of jobs whose result, or exception, has been rebuilt.
+_RETURNED, _FAILED = Settlement(ok=True), Settlement(ok=False)
 
 
 class JobRecord(Protocol):
@@ -271,7 +275,7 @@ class JobFuture(concurrent.futures.Future[T]):
             JobCancelledError: the job was cancelled.
             BaseException: what the job raised, with the worker's traceback as its cause.
         """
-        error = self.exception(timeout)
+        error = None if self._settlement is _RETURNED else self.exception(timeout)
         if error is None:
             return self._result  # type: ignore[return-value]
         try:
@@ -334,7 +338,7 @@ class JobFuture(concurrent.futures.Future[T]):
         error: BaseException | None = settlement.error
         ok = settlement.ok
         if error is not None:
-            if settlement.data is not None:
+            if isinstance(settlement.data, bytes):
                 error.__cause__ = load_exception(settlement.data)
             if isinstance(error, JobRunnerError) and error.report is None:
                 error.report = self.report()
@@ -345,6 +349,7 @@ class JobFuture(concurrent.futures.Future[T]):
                 failure.job_id = self.job_id
                 error, ok = failure, False
         elif settlement.data is not None:
+            assert isinstance(settlement.data, bytes)
             error = load_exception(settlement.data)
         if isinstance(error, JobRunnerError) and error.job_id is None:
             error.job_id = self.job_id
@@ -352,7 +357,7 @@ class JobFuture(concurrent.futures.Future[T]):
             if self._settlement is settlement:
                 self._result, self._exception = result, error
                 # Nothing left to open: the bytes are freed.
-                self._settlement = Settlement(ok=ok)
+                self._settlement = _RETURNED if ok else _FAILED
 
     def _get_snapshot(self) -> Any:
         # Python 3.14's asyncio reads the fields of a finished future by this.

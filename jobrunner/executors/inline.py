@@ -24,13 +24,14 @@ from jobrunner.messages import unpack_call
 from jobrunner.options import JobOptions, check_count, check_seconds
 from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import Call, load_exception
+from jobrunner.sharing import find_among
 from jobrunner.status import JobStatus
 
 __all__ = ["InlineExecutor"]
 
 T = TypeVar("T")
 
-_CAPABILITIES = Capabilities(true_running_status=True)
+_CAPABILITIES = Capabilities(true_running_status=True, shared_objects=True)
 _EPOCH_OFFSET = time.time() - time.monotonic()
 
 
@@ -78,15 +79,18 @@ class _InlineJob:
     def report(self, status: JobStatus) -> JobReport:
         return JobReport(job_id=self.job_id, status=status, backend="inline", host=host_name(), **self._fields)
 
-    def run(self, body: bytes, options: JobOptions) -> None:
+    def run(self, body: bytes, call: Call, options: JobOptions) -> None:
         """Run the call, as often as it is to be tried."""
         payload, handles = unpack_call(body)
+        find_shared = find_among(call.shared)
         fields = self._fields
         while self.future is not None:
             fields["attempts"] = fields.get("attempts", 0) + 1
             self._status = JobStatus.VALIDATING
             try:
-                outcome = execute(payload, handles, on_start=self._started)
+                # Each attempt has buffers of its own, to be written to where the caller's can be.
+                buffers = [memoryview(bytes(one) if one.readonly else bytearray(one)) for one in call.buffers]
+                outcome = execute(payload, handles, buffers, find_shared=find_shared, on_start=self._started)
             except SystemExit as error:
                 self._status = JobStatus.QUEUED
                 code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -102,13 +106,15 @@ class _InlineJob:
                 fields["queue_s"] = fields["started_at"] - fields["submitted_at"]
                 fields["run_s"] = times.finished_ns / 1e9 - started
             may_retry = not outcome.ok and options.retry_on and fields["attempts"] <= options.retries
-            if may_retry and isinstance(load_exception(outcome.data), options.retry_on):
+            data = outcome.data
+            assert isinstance(data, bytes)  # nothing stands apart unless it is asked for
+            if may_retry and isinstance(load_exception(data), options.retry_on):
                 continue
             if outcome.ok:
-                fields["result_bytes"] = len(outcome.data)
+                fields["result_bytes"] = len(data)
             else:
                 fields["cause"] = f"it raised {outcome.told}"
-            self._settle(Settlement(ok=outcome.ok, data=outcome.data))
+            self._settle(Settlement(ok=outcome.ok, data=data))
             return
 
     def _started(self) -> None:
@@ -174,12 +180,12 @@ class InlineExecutor(JobExecutor):
         options = self._options
         why = "an InlineExecutor runs jobs in this process, which it can't end or redirect; use a LocalExecutor"
         check_possible(options, _CAPABILITIES, why, job_id)
-        job = _InlineJob(job_id or str(uuid.uuid4()), call.name, options, len(call.payload), call.serialize_s)
+        job = _InlineJob(job_id or str(uuid.uuid4()), call.name, options, call.nbytes, call.serialize_s)
         future = job.future
         assert future is not None
         for handle in call.dependencies:
             _await_final(handle)
-        start_when_ready(call, hold=lambda: None, start=lambda body: job.run(body, options), fail=job.fail)
+        start_when_ready(call, hold=lambda: None, start=lambda body: job.run(body, call, options), fail=job.fail)
         return future
 
     def _check_open(self) -> None:

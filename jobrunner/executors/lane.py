@@ -8,6 +8,7 @@
     page   ◀── shared memory: which job was claimed, started, and when
     stack  ◀── a file in memory: the worker's Python stack, when it crashes or is ended
     output ◀── two pipes: what is printed
+    descriptors ◀─▶ a socket pair, of the shared memory in which large data lie
     tokens ◀─▶ a shared counter: who takes a job's token decides whether it is run or revoked
 
 The lane's owner is its pool: `send`, `flush`, `revoke`, `receive` are called under the pool's lock; `end` by one thread
@@ -19,14 +20,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import signal
 import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jobrunner.executors.attendant import Attendant
+from jobrunner.executors.freight import Shipment
 from jobrunner.executors.output import CAN_REDIRECT, LaneOutput, OutputWriter
 from jobrunner.executors.post_mortem import Death, clean_stack
 from jobrunner.executors.records import Slot
@@ -34,13 +38,28 @@ from jobrunner.executors.safe_start import restored_after_start, start_variables
 from jobrunner.executors.worker_process import WorkerProcess
 from jobrunner.handover import HandedDescriptor, HandedSocket, ProgressPage, open_stack_file, open_tokens
 from jobrunner.memory import oom_kills
-from jobrunner.messages import Frame, FrameReader, Kind, ProtocolError, pack_frame, pack_header
+from jobrunner.messages import (
+    PARTS,
+    SEGMENT,
+    Frame,
+    FrameReader,
+    Kind,
+    ProtocolError,
+    pack_frame,
+    pack_gone,
+    pack_header,
+)
 from jobrunner.processes import LANE_VARIABLE
+from jobrunner.received import receive_descriptor
+from jobrunner.segments import CAN_PASS, send_descriptor
+from jobrunner.sharing import Shared
 from jobrunner.worker.process import WorkerEnd
 
 __all__ = ["Lane", "LaneConfig"]
 
 _SEQ = struct.Struct("<Q")
+# So many descriptors may be on their way, with room for those of the jobs themselves; more don't fit into the channel.
+_MOST_PASSED = 64
 # Frames that are sent in one call, at most.
 _BATCH = 64
 # Bodies below this are copied behind their headers, to be sent as one.
@@ -68,6 +87,7 @@ class LaneConfig:
 
     tag: what their tags begin with; the lane's number and a semicolon follow, so that no tag begins another.
     env: variables that the user wants set.
+    brisk: whether a worker may look for its next job for a moment before it goes to sleep: there is a core for each.
     preload: modules to import at the start.
     initializer: a serialised call to make at the start; empty for none.
     writer: where the output of workers goes.
@@ -75,6 +95,7 @@ class LaneConfig:
 
     tag: str
     env: Mapping[str, str]
+    brisk: bool
     preload: tuple[str, ...]
     initializer: bytes
     writer: OutputWriter
@@ -109,7 +130,9 @@ class Lane:
             with theirs:
                 self._control, their_control = socket.socketpair()
                 undo.callback(self._control.close)
-                with their_control:
+                self._descriptors, their_descriptors = socket.socketpair()
+                undo.callback(self._descriptors.close)
+                with their_control, their_descriptors:
                     self._page = ProgressPage()
                     undo.callback(self._page.close_descriptor)
                     self._tokens = open_tokens()
@@ -117,12 +140,14 @@ class Lane:
                     end = WorkerEnd(
                         HandedSocket(theirs),
                         HandedSocket(their_control),
+                        HandedSocket(their_descriptors) if CAN_PASS else None,
                         self._page,
                         self._tokens,
                         None if self.output is None else _handed(self.output),
                         self._stack,
                         0 if any(name in config.env for name in _THREAD_VARIABLES) else slot.threads,
                         _log_levels(),
+                        config.brisk,
                         restored_after_start(),
                         config.preload,
                         config.initializer,
@@ -139,6 +164,12 @@ class Lane:
             self._stack.close_descriptor()
         self._sock.setblocking(False)
         self._control.setblocking(False)
+        self._descriptors.setblocking(False)
+        # The numbers of the shared objects that the worker has; the data of jobs that it has, by number.
+        self._shares: set[int] = set()
+        # Descriptors sent since the worker last told that it has taken in what was sent.
+        self._passed = 0
+        self._lent: dict[int, list[Shipment]] = {}
         self._words = self._page.words
         self._reader = FrameReader(self._sock)
         # Frames, or what is left of the first one, that the channel has not taken yet.
@@ -168,6 +199,60 @@ class Lane:
         else:
             # Not copied behind its header.
             self._outbox += (pack_header(kind, seq, len(body), flags), body)
+
+    def ship(self, shipment: Shipment | None, shared: Sequence[Shared[Any]]) -> None:
+        """Send the descriptors of the large data of a job that is queued next, and the shared objects that it needs."""
+        for share in shared:
+            if share.number not in self._shares:
+                self._shares.add(share.number)
+                if share.descriptor is None or self._passed >= _MOST_PASSED:
+                    self._outbox.append(pack_frame(Kind.SHARE, share.number, share.inline, PARTS))
+                else:
+                    self._pass_on(share.descriptor, share.number)
+                    self._outbox.append(pack_frame(Kind.SHARE, share.number, share.body, SEGMENT))
+        if shipment is not None and shipment.segment is not None:
+            shipment.lend()
+            self._lent.setdefault(shipment.segment.number, []).append(shipment)
+            self._pass_on(shipment.segment.fd, shipment.segment.number)
+
+    def _pass_on(self, fd: int, number: int) -> None:
+        self._passed += 1
+        try:
+            send_descriptor(self._descriptors, fd, number)
+        except OSError:
+            # Dead, or out of what it takes: what it has not claimed goes to another.
+            self.worker.kill()
+
+    def forget(self, number: int) -> None:
+        """Tell the worker that a shared object is wanted no more."""
+        if number in self._shares:
+            self._shares.discard(number)
+            self._outbox.append(pack_frame(Kind.FORGET, number))
+
+    def return_segments(self, returned: Sequence[tuple[int, bool]]) -> None:
+        """Tell the worker that results of its are not used any more."""
+        self._outbox.append(pack_frame(Kind.GONE, 0, pack_gone(returned)))
+
+    def come_back(self, number: int, reusable: bool) -> None:
+        """The worker has the data of a job no more.
+
+        Raises:
+            KeyError: it never had them.
+        """
+        shipments = self._lent[number]
+        shipments.pop().come_back(reusable)
+        if not shipments:
+            del self._lent[number]
+
+    def receive_descriptor(self) -> tuple[int, int, int]:
+        """The descriptor that the worker sent before a frame, its number, and the size of what it stands for.
+
+        Raises:
+            SegmentError: this process has no descriptor left for it.
+            OSError, EOFError: there is none.
+        """
+        fd, number = receive_descriptor(self._descriptors)
+        return fd, number, os.fstat(fd).st_size
 
     def flush(self) -> bool:
         """Send what the channel takes; whether that was all."""
@@ -204,6 +289,13 @@ class Lane:
     def revoke(self) -> int:
         """Take back the tokens that the worker has not taken; the number of them."""
         return 0 if self._closed else self._tokens.take_up_to(len(self.slot.inflight))
+
+    def unload(self) -> None:
+        """The worker is dead, and so is all that it started: it has no data any more."""
+        lent, self._lent = self._lent, {}
+        for shipments in lent.values():
+            for shipment in shipments:
+                shipment.come_back(True)
 
     # --- what the worker says in its page; any thread, any time ---
 
@@ -277,6 +369,10 @@ class Lane:
                 self.distrust()
         return frames
 
+    def idle(self) -> None:
+        """The worker has answered for all jobs that it was sent."""
+        self._passed = 0
+
     def answered(self) -> None:
         """The worker has spoken, or is dead: whoever gives it grace need not wait on."""
         self._answered.set()
@@ -342,6 +438,7 @@ class Lane:
         self._closed = True
         self._tokens.close()
         self._control.close()
+        self._descriptors.close()
         self._sock.close()
         if self.output is not None:
             self.output.close()
@@ -353,6 +450,7 @@ class Lane:
         with contextlib.suppress(OSError):
             self._sock.close()
             self._control.close()
+            self._descriptors.close()
             self._tokens.close()
             if self.output is not None:
                 self.output.close()

@@ -21,6 +21,7 @@ from jobrunner.executors.pool import Pool
 from jobrunner.memory import format_bytes
 from jobrunner.messages import pack_call
 from jobrunner.options import JobOptions, PoolOptions, check_count, check_seconds, default_max_workers
+from jobrunner.parcel import APART_BYTES
 from jobrunner.serialization import Call
 
 __all__ = ["LocalExecutor"]
@@ -32,6 +33,7 @@ _CAPABILITIES = Capabilities(
     time_limit=True,
     memory_limit=True,
     true_running_status=True,
+    shared_objects=True,
     # An interrupt is a signal, and pipes are listened to: Windows has neither.
     grace=os.name == "posix",
     capture_output=CAN_REDIRECT,
@@ -223,15 +225,21 @@ class LocalExecutor(JobExecutor):
         job = pool.new_job(self._options, job_id, call.name, len(call.payload), call.serialize_s)
         future = job.future
         assert future is not None
-        if call.dependencies:
+        if not call.dependencies and not call.shared and len(call.payload) < APART_BYTES and not call.buffers:
+            pool.submit(job, pack_call(call.payload, ()))
+            return future
+        job.argument_bytes = call.nbytes
+        job.load(call)
+        try:
             start_when_ready(
                 call,
                 hold=lambda: pool.hold(job),
                 start=lambda body: pool.submit(job, body),
                 fail=lambda error: pool.fail(job, error),
             )
-        else:
-            pool.submit(job, pack_call(call.payload, ()))
+        except BaseException:
+            pool.turn_away(job)
+            raise
         return future
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
@@ -289,7 +297,7 @@ class LocalExecutor(JobExecutor):
             self._holder.pool,
             self._options,
             fn,
-            zip(*iterables, strict=False),
+            iterables,
             workers=self._holder.max_workers,
             chunksize=chunksize,
             buffersize=buffersize,

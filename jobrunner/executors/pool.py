@@ -23,9 +23,10 @@ import threading
 import time
 from typing import TypeGuard
 
-from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, WorkerDiedError
+from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, SerializationError, WorkerDiedError
 from jobrunner.executors.attendant import CAN_ATTEND, Attendant, signals_postponed
 from jobrunner.executors.callbacks import on_callback_thread
+from jobrunner.executors.freight import Freight
 from jobrunner.executors.future import CANCELLED, Settlement, in_event_loop
 from jobrunner.executors.lane import Lane, LaneConfig
 from jobrunner.executors.listener import Listener
@@ -39,8 +40,22 @@ from jobrunner.executors.scheduler import Scheduler
 from jobrunner.executors.services import services
 from jobrunner.executors.settler import Settler
 from jobrunner.memory import format_bytes
-from jobrunner.messages import LEAVING, LEVEL_SHIFT, MEASURES, OUTPUT, RELAY, Frame, Kind, unpack_failure
-from jobrunner.options import JobOptions, PoolOptions
+from jobrunner.messages import (
+    LEAVING,
+    LEVEL_SHIFT,
+    MEASURES,
+    OUTPUT,
+    PARTS,
+    RELAY,
+    SEGMENT,
+    Frame,
+    Kind,
+    unpack_failure,
+    unpack_gone,
+)
+from jobrunner.options import JobOptions, PoolOptions, default_max_workers
+from jobrunner.parcel import Parcel, pack_parts, unpack_parts, unpack_table
+from jobrunner.received import SegmentError
 from jobrunner.serialization import dump_call, dump_exception, load_exception
 from jobrunner.worker.process import EXIT_SPOILED
 
@@ -55,6 +70,9 @@ _OUTCOMES = (_DONE, int(Kind.RAISED))
 
 # For how long the dispatcher lets the outcomes of tiny jobs gather, with enough of them in every lane.
 _LONGEST_LEISURE_S = 0.0003
+
+# The memory of results is given back to their worker with the next message, that of larger ones at once.
+_PROMPT_BYTES = 1 << 25
 
 # How often, and with what pauses, the processes of a lane are looked for while the system refuses.
 _END_TRIES = 50
@@ -85,10 +103,20 @@ class Pool:
         self._options = options
         initializer = b""
         if options.initializer is not None:
-            initializer = dump_call(options.initializer, options.initargs, {}).payload
+            call = dump_call(options.initializer, options.initargs, {})
+            if call.shared:
+                raise JobError("a shared object is for the arguments of jobs: give the initializer the object itself")
+            initializer = pack_parts([call.payload, *call.buffers])
         services_ = services()
         self._writer = services_.writer
-        self._config = LaneConfig(services_.new_tag(), options.env or {}, options.preload, initializer, self._writer)
+        self._config = LaneConfig(
+            services_.new_tag(),
+            options.env or {},
+            self.cores <= default_max_workers(),
+            options.preload,
+            initializer,
+            self._writer,
+        )
         self._spawner = services_.spawner
         # For what jobs warn of and log, and for errors to be retried: when it comes, it may be too late to start one.
         services_.callbacks.have_thread()
@@ -109,6 +137,7 @@ class Pool:
             max_jobs_per_lane=options.max_jobs_per_worker,
             memory=options.budget_bytes,
             growth=options.growth_bytes,
+            cpus=default_max_workers(),
         )
         self._lanes: dict[int, Lane] = {}
         # How many lanes are being ended, and the threads that do it.
@@ -132,6 +161,8 @@ class Pool:
         self._start_death: Death | None = None
         self.counts = {"done": 0, "failed": 0, "cancelled": 0}
 
+        #: the large data of jobs and of their results
+        self.freight = Freight()
         self._settler = Settler(self._writer)
         self._listener = Listener()
         self._can_lend = CAN_ATTEND and self._listener.can_lend
@@ -175,6 +206,10 @@ class Pool:
         """
         job.body = body
         job.frame_bytes = len(body)
+        shipment = job.shipment
+        if shipment is not None:
+            job.flags, job.body = shipment.wrap(body)
+            job.frame_bytes = shipment.nbytes
         with self._lock:
             if job.state is JobState.FINAL:
                 return  # cancelled while it was held
@@ -200,6 +235,11 @@ class Pool:
             job.move(JobState.FINAL)
             self._close_job(job, Settlement(error=error))
         self._settler.settle()
+
+    def turn_away(self, job: PoolJob) -> None:
+        """Let go of what was loaded for a job that is not taken after all."""
+        with self._lock:
+            job.unload()
 
     def _check_open(self) -> None:
         if self._closing or self.pid != os.getpid():
@@ -318,7 +358,7 @@ class Pool:
         """Find out, on a thread for the user's code, whether what a job raised is to be retried."""
         raised = job.raised
         assert raised is not None
-        assert raised.data is not None
+        assert isinstance(raised.data, bytes)
         retry = isinstance(load_exception(raised.data), job.options.retry_on)
         with self._lock:
             self._scheduler.decided(job, retry, time.monotonic())
@@ -421,6 +461,7 @@ class Pool:
             lane.forsake()
         self._listener.forsake()
         self._dismiss_all()
+        self.freight.forsake()
 
     def abandon(self) -> None:
         """Nobody can submit any more: end when what was submitted is over.  Takes no lock, for it may be called from
@@ -446,7 +487,11 @@ class Pool:
         lane = self._lanes[slot.number]
         job.begin_attempt(next(self._orders))
         flags = RELAY | min(_root.level // 10, 7) << LEVEL_SHIFT if job.options.relay_logs else 0
-        lane.queue(job.kind, job.order, job.body, flags)
+        if job.shipment is not None or job.shared:
+            for share in job.shared:
+                share.on_gone(self._forget_share)
+            lane.ship(job.shipment, job.shared)
+        lane.queue(job.kind, job.order, job.body, flags | job.flags)
         self._unsent.add(lane)
         if job.memory and self._watch is not None:
             self._watch.notice(job.memory)
@@ -495,6 +540,8 @@ class Pool:
         self._take_back(lane)
         interrupt, grace = 0, 0.0
         if isinstance(job, PoolJob):
+            # Of a chunk: the item because of which it is ended.  It may still be over before the worker is.
+            job.item = lane.item()
             # A job that takes too much memory would take more of it meanwhile.
             interrupt, grace = job.order, 0.0 if job.end is End.MEMORY_LIMIT else job.options.grace
         self._start_ender(slot, lane, interrupt, grace)
@@ -535,6 +582,8 @@ class Pool:
         job.body = None
         job.raised = None
         job.slot = None
+        if job.shipment is not None or job.shared:
+            job.unload()
         job.was_cancelled = settlement is CANCELLED
         self.counts["cancelled" if settlement is CANCELLED else "done" if settlement.ok else "failed"] += 1
         self._settler.add(job, settlement)
@@ -547,8 +596,32 @@ class Pool:
             self._blocked.add(lane)
             self.wake()
 
+    def _forget_share(self, number: int) -> None:
+        """Nobody holds the handle of a shared object any more; takes no lock."""
+        self.freight.forgotten.append(number)
+        self.wake()
+
+    def _tell_what_went(self) -> None:
+        """Tell workers what is not used any more of what they have, or of what they have sent."""
+        forgotten, returned = self.freight.forgotten, self.freight.returned
+        while forgotten:
+            number = forgotten.popleft()
+            for lane in self._lanes.values():
+                lane.forget(number)
+                self._unsent.add(lane)
+        told: dict[Lane, list[tuple[int, bool]]] = {}
+        while returned:
+            number, segment, reusable = returned.popleft()
+            if number in self._lanes:
+                told.setdefault(self._lanes[number], []).append((segment, reusable))
+        for lane, segments in told.items():
+            lane.return_segments(segments)
+            self._unsent.add(lane)
+
     def _carry_out(self) -> None:
         """Send what the scheduler has decided to send; the last thing done under the lock."""
+        if self.freight.returned or self.freight.forgotten:
+            self._tell_what_went()
         while self._unsent:
             self._flush(self._unsent.pop())
         if self._scheduler.alarm < (float("inf") if self._sleeps_until is None else self._sleeps_until):
@@ -677,6 +750,7 @@ class Pool:
             with self._lock:
                 self._over = True
             self._dismiss_all()
+            self.freight.close()
 
     def _turn(self) -> bool:
         """Wait for something to happen and deal with it; False when all is over."""
@@ -766,6 +840,9 @@ class Pool:
                 and job.watcher is not None
             ):
                 job.watcher.piece(job, bytes(body))
+        elif kind == Kind.GONE:
+            for number, reusable in unpack_gone(body):
+                lane.come_back(number, reusable)
         elif kind == Kind.DROPPED:
             self._scheduler.dropped(slot, time.monotonic())
         elif kind == Kind.READY:
@@ -796,11 +873,19 @@ class Pool:
                 output.drain(job.capture)
             output.finish_lines()
             job.ticket = output.ticket
+        data: bytes | Parcel | SerializationError = body[MEASURES.size :] if type(body) is bytes else _rest(body)
+        if flags & (SEGMENT | PARTS):
+            assert isinstance(data, bytes)
+            data = self._open(lane, flags, data)
         if job.state is JobState.SENT:
-            data = bytes(memoryview(body)[MEASURES.size :])
-            if ok:
-                job.result_bytes = len(data)
+            if isinstance(data, SerializationError):
+                job.result_bytes = None
+                job.cause = str(data)
+                data.job_id = job.job_id
+            elif ok:
+                job.result_bytes = data.nbytes if isinstance(data, Parcel) else len(data)
             else:
+                assert isinstance(data, bytes)
                 told, data = unpack_failure(data)
                 job.cause = f"it raised {told}"
                 job.result_bytes = None
@@ -808,9 +893,14 @@ class Pool:
             job.started, job.finished, job.cpu_ns = started_ns / 1e9, finished_ns / 1e9, cpu_ns
             if peak_bytes > job.peak_bytes:  # where its children were watched too, theirs is the larger
                 job.peak_bytes = peak_bytes
-            job.raised = Settlement(ok, data)
+            if isinstance(data, SerializationError):
+                job.raised = Settlement(error=data)
+            else:
+                job.raised = Settlement(ok, data)
         else:
             lane.answered()
+        if len(slot.inflight) == 1:
+            lane.idle()
         worn = slot.worn
         self._scheduler.outcome(
             slot, job.seq, ok, bool(flags & LEAVING), (finished_ns - taken_ns) / 1e9, time.monotonic(), rest_bytes
@@ -822,6 +912,27 @@ class Pool:
             _log.info("worker %s is replaced: its memory at rest has grown by %s", lane.pid, grown)
         if job.state is JobState.DECIDING:
             services().callbacks.run(lambda: self.decide(job))
+
+    def _open(self, lane: Lane, flags: int, data: bytes) -> Parcel | SerializationError:
+        """A result with large buffers; an error where this process has no room for it."""
+        if flags & PARTS:
+            parts = unpack_parts(data)
+            return Parcel(parts[0], parts[1:])
+        lengths, _ = unpack_table(data)
+        number = None
+        try:
+            fd, number, size = lane.receive_descriptor()
+            # What is large is given back at once, though nothing else may be to say.
+            wake = self.wake if size >= _PROMPT_BYTES else None
+            return self.freight.receive(fd, number, lengths, size, lane.number, wake)
+        except SegmentError as error:
+            number = error.number if number is None else number
+            if number is None:
+                raise
+            self.freight.returned.append((lane.number, number, True))
+            return SerializationError(
+                f"the result can't be taken in by the calling process: {error}. Results that are let go of make room."
+            )
 
     def _put_away(self) -> None:
         """Close the lanes whose processes have ended."""
@@ -838,7 +949,8 @@ class Pool:
                 if isinstance(job, PoolJob) and (job.state is JobState.ENDING or job.order == lane.claimed()):
                     job.take_death(death)
                     job.started = lane.started_at() if lane.started() == job.order else 0.0
-                    job.item = lane.item()
+                    if job.end is not End.TIME_LIMIT or job.item is None:
+                        job.item = lane.item()
                     job.ticket = 0 if lane.output is None else lane.output.ticket
             if lane.slot.state is LaneState.ENDING and not lane.slot.served and not lane.slot.inflight:
                 self._start_death = death
@@ -849,7 +961,10 @@ class Pool:
             self._muted.discard(lane)
             self._blocked.discard(lane)
             del self._lanes[lane.number]
+            lane.unload()
             lane.taken_in.set()
+        if ended and not self._lanes:
+            self.freight.trim()
 
     def _check_over(self) -> bool:
         """Whether there is, or may come, anything more to do."""
@@ -877,6 +992,11 @@ class Pool:
                     self._close_job(job, Settlement(error=error))
             self._changed.notify_all()
         self._settler.settle()
+
+
+def _rest(body: bytes | bytearray) -> bytes:
+    """What stands behind the measures of an outcome; copied once."""
+    return bytes(memoryview(body)[MEASURES.size :])
 
 
 def _capture(lane: Lane) -> Capture | None:

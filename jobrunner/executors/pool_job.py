@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner.backend import host_name
 from jobrunner.errors import JobError
+from jobrunner.executors.freight import Shipment
 from jobrunner.executors.future import JobFuture, Settlement
 from jobrunner.executors.output import Capture
 from jobrunner.executors.post_mortem import Death, was_out_of_memory
@@ -17,7 +18,9 @@ from jobrunner.executors.records import End, Job, JobState
 from jobrunner.executors.services import services
 from jobrunner.messages import Kind
 from jobrunner.options import JobOptions
+from jobrunner.parcel import APART_BYTES
 from jobrunner.report import JobOutput, JobReport
+from jobrunner.serialization import Call
 from jobrunner.status import JobStatus
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ class PoolJob(Job):
         "exit_code",
         "exit_signal",
         "finished",
+        "flags",
         "future",
         "given_id",
         "item",
@@ -84,6 +88,8 @@ class PoolJob(Job):
         "rest_bytes",
         "result_bytes",
         "serialize_s",
+        "shared",
+        "shipment",
         "stack",
         "started",
         "stuck",
@@ -109,6 +115,10 @@ class PoolJob(Job):
         self.name = options.name or name
         self.kind = Kind.JOB
         self.body: bytes | None = None
+        self.flags = 0
+        # Its large data, and the shared objects that it needs.
+        self.shipment: Shipment | None = None
+        self.shared: tuple[Any, ...] = ()
         self.argument_bytes = argument_bytes
         self.serialize_s = serialize_s
         # The number of its last sending, by which the worker knows it.
@@ -193,6 +203,19 @@ class PoolJob(Job):
                 f"job {self.job_id} belongs to process {self.pool.pid}, of which this one is a fork: wait for it there",
                 job_id=self.job_id,
             )
+
+    def load(self, call: Call) -> None:
+        """Take what of a call travels beside its frame; `unload` follows, or `Pool.submit` or `fail`."""
+        self.shared = call.shared
+        if call.buffers or len(call.payload) >= APART_BYTES:
+            self.shipment = self.pool.freight.load(call)
+
+    def unload(self) -> None:
+        """It is not to be sent any more; under the pool's lock."""
+        self.shared = ()
+        shipment, self.shipment = self.shipment, None
+        if shipment is not None:
+            shipment.arrive()
 
     def attend(self, deadline: float | None) -> None:
         """Listen to its lane, where it is alone there."""

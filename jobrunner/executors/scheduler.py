@@ -34,6 +34,10 @@ _PREFETCH_JOBS = 128
 _TINY_S = 0.0001
 # Jobs longer than this are not prefetched: the gap between two of them does not matter.
 _PREFETCH_LONGEST_S = 0.02
+# How many of them are sent one by one, as they are handed in.
+_PREFETCH_SINGLY = 4
+# How many busy lanes are looked at for one that takes another job.
+_LOOKED_AT = 8
 # How long prefetched jobs may wait in a lane while another lane is idle.
 _STEAL_AFTER_S = 0.001
 # Workers that die while starting: how many in a row fail what waits (if there is no other worker), and the first and
@@ -111,6 +115,7 @@ class Scheduler:
         memory: bytes that the memory limits of the jobs in lanes may add up to.
         growth: bytes by which the resting memory of a lane's worker may grow, from its first job on, before the lane is
             replaced; None: any number.
+        cpus: how many processes the machine runs at a time; None: as many as `cores`.
     """
 
     def __init__(
@@ -125,9 +130,11 @@ class Scheduler:
         max_jobs_per_lane: int | None = None,
         memory: float = math.inf,
         growth: int | None = None,
+        cpus: int | None = None,
     ) -> None:
         self._driver = driver
         self._cores = cores
+        self._cpus = min(cores, cpus or cores)
         self._lane_limit = lane_limit
         self._spare = spare
         self._default_threads = default_threads
@@ -139,6 +146,8 @@ class Scheduler:
         self.queue = _Queue()
         self.held: set[Job] = set()
         self.slots: dict[int, Slot] = {}
+        # Those that serve, or did; in turn.
+        self._serving: deque[Slot] = deque()
         # Idle lanes that take jobs, by threads, the one used last at the end: it is warm, and the others may age.
         self._idle: dict[int, list[Slot]] = {}
         # How many lanes are starting, by threads.
@@ -225,10 +234,14 @@ class Scheduler:
         if self._busy_cores + threads <= self._cores:
             idle = self._idle.get(threads)
             return idle.pop() if idle and job.memory <= self._free_memory else None
-        depth = self._prefetch_depth(job)
+        # The rest is sent when a lane has answered, much of it at once.
+        depth = min(self._prefetch_depth(job), _PREFETCH_SINGLY)
         best: Slot | None = None
         least = depth + 1
-        for slot in self.slots.values() if depth else ():
+        # A few at a time, in turn: with many lanes one of the least crowded is as good as the least.
+        for _ in range(min(len(self._serving), _LOOKED_AT) if depth else 0):
+            slot = self._serving[0]
+            self._serving.rotate(-1)
             length = len(slot.inflight)
             if 0 < length < least and slot.threads == threads and self._takes_more(slot, job):
                 best, least = slot, length
@@ -268,8 +281,10 @@ class Scheduler:
         if seconds is None or seconds > _TINY_S or not self.queue.count:
             return 0.0
         lengths = [len(slot.inflight) for slot in self.slots.values() if slot.state is LaneState.SERVING]
+        # As many of them as can run at a time; of two lanes, both.
+        longest = heapq.nlargest(self._cpus, lengths)
         # A lane is filled up again when half of what it may have is done.
-        return max(0, min(lengths, default=0) - _PREFETCH_JOBS // 4) * seconds
+        return max(0, longest[-1] - _PREFETCH_JOBS // 4) * seconds if longest else 0.0
 
     def _assign(self, slot: Slot, job: Job, now: float) -> None:
         job.move(JobState.SENT)
@@ -377,6 +392,7 @@ class Scheduler:
             return
         self._starting[slot.threads] -= 1
         slot.state = LaneState.SERVING
+        self._serving.append(slot)
         self._rest(slot, now)
         self.fill(now)
 
@@ -438,6 +454,8 @@ class Scheduler:
         slot.state = LaneState.GONE
         self._free(slot)
         del self.slots[slot.number]
+        if slot in self._serving:
+            self._serving.remove(slot)
         claimed = self._claimed_job(slot)
         inflight, slot.inflight = slot.inflight, deque()
         while inflight:

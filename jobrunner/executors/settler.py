@@ -37,12 +37,13 @@ class Settler:
 
     def settle(self) -> None:
         """Tell the futures of the jobs that were noted."""
-        while self._jobs:
+        jobs = self._jobs
+        while jobs:
             try:
-                job, settlement = self._jobs.popleft()
+                job, settlement = jobs.popleft()
             except IndexError:  # another thread was quicker
                 return
-            if settlement is not CANCELLED and (job.noted or job.ticket > self._writer.done):
+            if (job.noted or job.ticket > self._writer.done) and settlement is not CANCELLED:
                 self._settle_later(job, settlement)
             else:
                 _tell(job, settlement)

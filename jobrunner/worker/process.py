@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from jobrunner.handover import HandedDescriptor, HandedSocket, ProgressPage, StackFile, TokenCounter
 from jobrunner.messages import Kind, pack_frame
+from jobrunner.parcel import unpack_parts
 from jobrunner.role import mark_as_worker
 from jobrunner.serialization import dump_exception, load_call
 from jobrunner.streams import occupy_standard_descriptors, restore_missing_streams
@@ -69,19 +70,23 @@ class WorkerEnd:
     stack: where its Python stack is written when it crashes or is ended; None: nowhere.
     threads: threads that BLAS and OpenMP libraries are to use; 0: as many as they say.
     log_levels: the levels of the caller's loggers by name; that of the root logger stands under the empty name.
+    descriptors: the channel for descriptors of shared memory; None where this system passes none.
+    brisk: whether it may look for its next job for a moment before it goes to sleep.
     restore_env: variables to put back (None: to remove), which were needed only for the start.
     preload: modules to import before the first job.
-    initializer: a serialised call to make before the first job; empty for none.
+    initializer: a serialised call to make before the first job, as `pack_parts` makes it; empty for none.
     """
 
     channel: HandedSocket
     control: HandedSocket
+    descriptors: HandedSocket | None
     page: ProgressPage
     tokens: TokenCounter
     output: tuple[HandedDescriptor, HandedDescriptor] | None
     stack: HandedDescriptor | StackFile | None
     threads: int
     log_levels: Mapping[str, int]
+    brisk: bool
     restore_env: Mapping[str, str | None]
     preload: tuple[str, ...]
     initializer: bytes
@@ -154,7 +159,9 @@ def become_worker(end: WorkerEnd) -> None:
         for module in end.preload:
             importlib.import_module(module)
         if end.initializer:
-            function, args, kwargs = load_call(end.initializer)
+            payload, *buffers = unpack_parts(end.initializer)
+            function, args, kwargs = load_call(payload, (), buffers)
+            del payload, buffers
             function(*args, **kwargs)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -214,7 +221,10 @@ def _after_fork_in_job() -> None:
     if STACK_SIGNAL is not None:
         faulthandler.unregister(STACK_SIGNAL)
     for end in _ENDS:
-        for sock in (end.channel.sock, end.control.sock):
+        for handed in (end.channel, end.control, end.descriptors):
+            if handed is None:
+                continue
+            sock = handed.sock
             with contextlib.suppress(OSError):
                 sock.close()
         with contextlib.suppress(OSError):

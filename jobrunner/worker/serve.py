@@ -24,28 +24,35 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from jobrunner.execution import drop_own_frames, execute
+from jobrunner.errors import SerializationError
+from jobrunner.execution import Outcome, Times, drop_own_frames, execute
 from jobrunner.handover import HandedDescriptor, ProgressPage
 from jobrunner.messages import (
     LEAVING,
     LEVEL_SHIFT,
     OUTPUT,
+    PARTS,
     RELAY,
+    SEGMENT,
     Frame,
     FrameReader,
     Kind,
     pack_failure,
     pack_frame,
+    pack_gone,
     pack_outcome,
     unpack_call,
 )
+from jobrunner.parcel import APART_BYTES, unpack_table
 from jobrunner.processes import end_descendants, give_way
-from jobrunner.serialization import dump_exception
+from jobrunner.received import SegmentError
+from jobrunner.serialization import dump_exception, dump_result_apart
 from jobrunner.worker.chunk import run_chunk
+from jobrunner.worker.data import DataPort
 from jobrunner.worker.process import (
     EXIT_CHANNEL_LOST,
     EXIT_NOT_STARTED,
@@ -115,7 +122,7 @@ class _Server:
         self._reader = FrameReader(self._sock)
         # Looks whether there is something to read; None where that can't be done.
         self._look: Callable[[int], object] | None = None
-        if hasattr(select, "poll"):
+        if end.brisk and hasattr(select, "poll"):
             poll = select.poll()
             poll.register(self._sock, select.POLLIN)
             self._look = poll.poll
@@ -125,6 +132,8 @@ class _Server:
         self._seq = 0
         # The job whose function is running, for the interrupt handler; 0: none is.
         self._interruptible = 0
+        # The job that was interrupted last.
+        self._told_to_end = 0
         # Frames are sent by the main thread, and notes by whichever thread of the job's logs something.
         self._sending = threading.Lock()
         # Whether the main thread does what must be done whole; whether it was to be interrupted meanwhile.
@@ -133,6 +142,10 @@ class _Server:
         # Notes of a signal handler that ran while the main thread was sending.
         self._held: list[bytes] = []
         self._stack_file = _file_behind(end)
+        sock = None if end.descriptors is None else end.descriptors.sock
+        if sock is not None:
+            sock.setblocking(True)
+        self._data = DataPort(sock, self._usage_grew)
         self._relay = Relay(self._send_note, end.log_levels)
         self._usage = UsageMeter(self._words)
         signal.signal(signal.SIGINT, self._on_interrupt)
@@ -223,12 +236,23 @@ class _Server:
         """Claim a job and run it, or drop it if it was revoked."""
         if kind == Kind.EXIT:
             leave(0)
+        parts: list[memoryview] = []
+        refused: SegmentError | None = None
         try:
+            if kind in (Kind.SHARE, Kind.FORGET, Kind.GONE):
+                self._take_data(kind, flags, seq, body)
+                return
+            if flags & (SEGMENT | PARTS):
+                try:
+                    parts = self._data.open(flags, body)
+                except SegmentError as error:
+                    refused = error
             claimed = self._tokens.take()
-        except OSError:
+        except (OSError, EOFError, ValueError):
             leave(EXIT_CHANNEL_LOST)
         if not claimed:
-            self._send(pack_frame(Kind.DROPPED, seq))
+            del parts
+            self._send(self._pack_gone() + pack_frame(Kind.DROPPED, seq))
             return
         words = self._words
         words[_ITEM] = 0
@@ -236,10 +260,19 @@ class _Server:
         self._relay.begin(seq, bool(flags & RELAY), 10 * (flags >> LEVEL_SHIFT))
         words[_TAKEN_NS] = time.monotonic_ns()
         words[_TAKEN] = self._seq = seq
-        payload, handles = unpack_call(body)
+        if flags & SEGMENT and not refused:
+            # The head stands behind the table of the parts, or is the first of them.
+            head: bytes | bytearray | memoryview = memoryview(body)[unpack_table(body)[1] :] or parts.pop(0)
+        else:
+            head = parts.pop(0) if parts else body
         call = self._call_chunk if kind == Kind.CHUNK else self._call
         try:
-            outcome = execute(payload, handles, on_start=self._started, call=call)
+            if refused is None:
+                outcome = self._run(head, parts, call)
+            else:
+                now = time.monotonic_ns()
+                failure = SerializationError(f"the job's arguments can't be had in the worker: {refused}")
+                outcome = Outcome(False, dump_exception(failure), Times(now, 0, now), str(failure))
         except SystemExit as error:
             self._surroundings.silence()
             self._tell_exit(error)
@@ -248,7 +281,7 @@ class _Server:
         lasted_ns = times.finished_ns - times.taken_ns
         self._surroundings.silence(lasted_ns)
         self._interrupted = False
-        del payload, handles, body
+        del head, parts, body
         self._relay.end()
         if not flush_streams():
             self._touched.state = True  # one of them is not what it was
@@ -258,15 +291,55 @@ class _Server:
         if unread is None:
             self._touched.state = True
         said = LEAVING * leaving | OUTPUT * (unread is not False)
-        data = outcome.data if outcome.ok else pack_failure(outcome.told, outcome.data)
-        body = pack_outcome(*times, *usage, data)
-        self._send(pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, body, said))
-        del outcome, data, body
+        data = outcome.data
+        if not isinstance(data, bytes) or (len(data) >= APART_BYTES and outcome.ok and kind == Kind.JOB):
+            # Not a chunk's, which the caller could not take in in part if it had no room for it.
+            try:
+                how, data = self._data.pack(data)
+            except OSError:
+                leave(EXIT_CHANNEL_LOST)
+            said |= how
+        elif not outcome.ok:
+            data = pack_failure(outcome.told, data)
+        frame = pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, pack_outcome(*times, *usage, data), said)
+        self._send(self._pack_gone() + frame)
+        del outcome, data, frame
         if leaving:
             self._await_end()
         self._relay.restore()
         if not self._surroundings.restore(lasted_ns):
             leave(EXIT_SPOILED)
+
+    def _run(
+        self, head: bytes | bytearray | memoryview, buffers: Sequence[memoryview], call: Callable[..., Any]
+    ) -> Outcome:
+        payload, handles = unpack_call(head)
+        return execute(
+            payload,
+            handles,
+            buffers,
+            find_shared=self._data.finder,
+            dump=dump_result_apart,
+            on_start=self._started,
+            call=call,
+        )
+
+    def _usage_grew(self, nbytes: int) -> None:
+        """The process has grown by a shared object, for which the job is not to blame."""
+        self._usage.excuse(nbytes)
+
+    def _take_data(self, kind: int, flags: int, number: int, body: bytes | bytearray) -> None:
+        if kind == Kind.SHARE:
+            self._data.share(number, flags, body)
+        elif kind == Kind.FORGET:
+            self._data.forget(number)
+        else:
+            self._data.release(body)
+
+    def _pack_gone(self) -> bytes:
+        """A frame that tells what is not used here any more; nothing where there is nothing."""
+        gone = self._data.take_gone()
+        return pack_frame(Kind.GONE, 0, pack_gone(gone)) if gone else b""
 
     def _tell_exit(self, error: SystemExit) -> None:
         """Write where the function asked its process to end into the stack file."""
@@ -297,7 +370,14 @@ class _Server:
         def send(piece: bytes) -> None:
             self._send(pack_frame(Kind.PARTIAL, seq, piece))
 
-        return self._call(run_chunk, (function, args, self._words, send, self._touched, self._tidy_item), {})
+        plan, columns = args
+
+        def told_to_end() -> bool:
+            return self._told_to_end == seq
+
+        return self._call(
+            run_chunk, (function, plan, columns, self._words, send, self._touched, self._tidy_item, told_to_end), {}
+        )
 
     def _tidy_item(self, lasted_ns: int) -> None:
         """Put back what an item of a chunk has changed; what can't be put back is seen to after the chunk."""
@@ -311,6 +391,9 @@ class _Server:
         except OSError:
             return  # nobody asked: a SIGINT from elsewhere
         if len(numbers) >= _SEQ.size and _SEQ.unpack(numbers[-_SEQ.size :])[0] == self._interruptible:
+            self._told_to_end = self._interruptible
+            if self._touched.on_call is not None:
+                self._touched.on_call()  # of a chunk: no further item is begun
             if self._busy:
                 self._interrupted = True  # half a frame would spoil the channel
                 return

@@ -165,7 +165,7 @@ class Surroundings:
         """
         try:
             thorough = lasted_ns >= _SHORT_NS or self._touched.state
-            self._restore(lasted_ns >= _QUICK_NS or self._touched.any)
+            self._restore()
             if thorough:
                 self._restore_kernel_state()
             self._touched.forget()
@@ -193,9 +193,8 @@ class Surroundings:
             os.sched_setaffinity(0, self._affinity)
         self.streams.restore_descriptors()
 
-    def _restore(self, thorough: bool) -> None:
-        # `os.environ` sets every variable by functions that are watched; what it keeps may be changed without.
-        if self._touched.variables or (thorough and _environment() != self._environment):
+    def _restore(self) -> None:
+        if self._touched.variables or _environment() != self._environment:
             self._restore_environment()
         if warnings.filters != self._filters:
             with warnings.catch_warnings():  # for its telling the modules that the filters change

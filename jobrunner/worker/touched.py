@@ -46,9 +46,11 @@ class Touched:
         random: whether one that sets the state of Python's random numbers was.
         variables: names of environment variables that were set, behind the back of `os.environ` or not.
         any: whether any of these.
+        on_call: called with each of them, before it is done; None: nothing is.
     """
 
     def __init__(self) -> None:
+        self.on_call: Callable[[], None] | None = None
         self.state = self.signals = self.random = self.any = False
         self.variables: set[Any] = set()
         for attribute, functions in (("state", _STATE), ("signals", _SIGNALS), ("random", _RANDOM)):
@@ -71,11 +73,16 @@ class Touched:
         self.state = self.signals = self.random = self.any = False
         self.variables.clear()
 
+    def _note(self) -> None:
+        self.any = True
+        if self.on_call is not None:
+            self.on_call()
+
     def _watched(self, function: Callable[..., Any], name: str, attribute: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def watched(*args: Any, **kwargs: Any) -> Any:
             setattr(self, attribute, True)
-            self.any = True
+            self._note()
             return function(*args, **kwargs)
 
         watched.__qualname__ = name  # by which it pickles
@@ -85,7 +92,7 @@ class Touched:
         @functools.wraps(function)
         def watched(name: Any, *value: Any) -> None:
             self.variables.add(name)
-            self.any = True
+            self._note()
             function(name, *value)
 
         return watched
@@ -94,7 +101,8 @@ class Touched:
         @functools.wraps(close)
         def watched(fd: int) -> None:
             if fd in (0, 1, 2):
-                self.state = self.any = True
+                self.state = True
+                self._note()
             close(fd)
 
         return watched

@@ -61,6 +61,12 @@ class UsageMeter:
         words[ProgressPage.FLOOR_BYTES] = self._system_peak
         words[ProgressPage.LEFT_BYTES] = self._left
 
+    def excuse(self, nbytes: int) -> None:
+        """The process has grown by so much, for which the job in work is not to blame, nor those that follow."""
+        self._left += nbytes
+        self._fresh -= nbytes
+        self._words[ProgressPage.LEFT_BYTES] = self._left
+
     def end(self, lasted_ns: int) -> tuple[int, int, int]:
         """The job that was begun is over, its children that have ended are waited for; it took `lasted_ns`.
 

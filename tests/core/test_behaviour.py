@@ -906,7 +906,7 @@ def test_the_backend_tells_where_the_job_ran_and_what_can_be_promised(engine: Ex
     assert can.cancel_running is can.time_limit is (engine_name == "local")
     assert can.true_running_status is (engine_name in ("local", "inline"))
     assert can.memory_limit is can.capture_output is can.grace is (engine_name == "local")
-    assert not can.shared_objects
+    assert can.shared_objects is (engine_name in ("local", "inline"))
     with pytest.raises(AttributeError):
         backend.name = "other"  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(backend)) == backend

@@ -20,7 +20,7 @@ _FLOORS = {
     "errors": 0, "status": 0,
     "options": 1, "report": 1, "backend": 1, "serialization": 1, "messages": 1, "role": 1, "handover": 1,
     "execution": 1, "processes": 1, "streams": 1, "memory": 1, "segments": 1, "received": 1,
-    "anonymous_memory": 1,
+    "anonymous_memory": 1, "parcel": 1, "sharing": 1,
     "worker": 2, "executors": 2,
     "primitive_job": 3, "algorithm_job": 3, "waiting": 3,
     "batch": 4, "bench": 4,
@@ -81,8 +81,11 @@ def test_a_module_imports_from_floors_below_its_own_or_its_own_package(module: s
 _SIDEWAYS = {
     "report": ("status",),
     "options": ("memory",),
-    "memory": ("processes",),
-    "execution": ("serialization",),
+    "memory": ("anonymous_memory", "processes"),
+    "parcel": ("segments",),
+    "serialization": ("parcel",),
+    "execution": ("parcel", "serialization"),
+    "sharing": ("anonymous_memory", "messages", "parcel", "received", "segments", "serialization"),
     "segments": ("anonymous_memory",),
     "executors": ("worker",),
     "algorithm_job": ("primitive_job",),
@@ -145,7 +148,7 @@ def test_the_contracts_names_are_exported() -> None:
     assert names <= set(jobrunner.__all__)
 
 
-@pytest.mark.parametrize("name", ["share", "DaskExecutor", "RayExecutor"])
+@pytest.mark.parametrize("name", ["DaskExecutor", "RayExecutor"])
 def test_a_name_that_comes_later_says_so(name: str) -> None:
     with pytest.raises(AttributeError, match="later version"):
         getattr(jobrunner, name)
