@@ -1,75 +1,14 @@
-"""The libraries that are compared: one class each, which says how it is started, given jobs, and cancelled.
-
-Each is used as its documentation recommends for speed, jobrunner with its defaults; the settings are printed with the
-results.  A peer's library is imported by `start`, not before.
-"""
+"""Process pools of one machine: jobrunner itself, and those that are most like it."""
 
 from __future__ import annotations
 
-import abc
 import importlib
-import importlib.metadata
-import importlib.util
-import platform
-import sys
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any
 
-__all__ = ["PEERS", "Peer", "installed", "settings_of", "version_of"]
+from benchmarks.peers.base import Pace, Peer
 
-
-class Peer(abc.ABC):
-    """A process pool of a library.
-
-    Args:
-        workers: how many jobs run at a time.
-
-    Attributes:
-        name: what it is called here.
-        module: the top-level module that a user imports first.
-        executor: the statement that imports the executor itself.
-        settings: what matters of how it is set, as text; empty for plain defaults.  See `settings_of`.
-        cancels: whether it can end a job that is running.
-    """
-
-    name: ClassVar[str]
-    module: ClassVar[str]
-    executor: ClassVar[str]
-    settings: ClassVar[str] = ""
-    cancels: ClassVar[bool] = False
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        #: the library's own pool, once `start` has made it
-        self.pool: Any = None
-
-    @abc.abstractmethod
-    def start(self) -> None:
-        """Make the pool."""
-
-    def submit(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Hand in one job; returns what the library returns for it."""
-        return self.pool.submit(function, *args)
-
-    def result(self, handle: Any, timeout: float | None = None) -> Any:
-        """Wait for a job that `submit` has returned; raises what it raised, or a time-out."""
-        return handle.result(timeout)
-
-    def map(self, function: Callable[..., Any], items: range) -> Iterable[Any]:
-        """The results of `function` over the items, in order, at the library's best chunk size."""
-        return self.pool.map(function, items, chunksize=self.chunksize(len(items)))  # type: ignore[no-any-return]
-
-    def chunksize(self, items: int) -> int:
-        """Four chunks a worker, as `multiprocessing.Pool.map` chooses by itself."""
-        return max(1, -(-items // (4 * self.workers)))
-
-    def cancel(self, handle: Any) -> None:
-        """End a running job, so that its slot is free for another."""
-        raise NotImplementedError(f"{self.name} can't")
-
-    def close(self) -> None:
-        """End the pool; no job is running."""
-        self.pool.shutdown()
+__all__ = ["POOLS"]
 
 
 class Jobrunner(Peer):
@@ -79,6 +18,7 @@ class Jobrunner(Peer):
     module = "jobrunner"
     executor = "from jobrunner import LocalExecutor"
     cancels = True
+    shares = True
 
     def start(self) -> None:
         from jobrunner import LocalExecutor
@@ -87,6 +27,9 @@ class Jobrunner(Peer):
 
     def map(self, function: Callable[..., Any], items: range) -> Iterable[Any]:
         return self.pool.map(function, items)  # type: ignore[no-any-return]
+
+    def share(self, value: Any) -> Any:
+        return importlib.import_module(self.module).share(value)
 
     def cancel(self, handle: Any) -> None:
         if not handle.cancel():
@@ -99,6 +42,7 @@ class Loky(Peer):
     name = "loky"
     module = "loky"
     executor = "from loky import get_reusable_executor"
+    queue_limit = 100_000
     settings = "get_reusable_executor; map: 4 chunks a worker; cancel: get_reusable_executor(kill_workers=True)"
     cancels = True
 
@@ -112,6 +56,9 @@ class Loky(Peer):
 
         self.pool = get_reusable_executor(max_workers=self.workers, kill_workers=True, reuse=False)
 
+    def mend(self) -> None:
+        self.start()
+
 
 class ConcurrentFutures(Peer):
     """The standard library's `ProcessPoolExecutor`."""
@@ -119,6 +66,7 @@ class ConcurrentFutures(Peer):
     name = "concurrent.futures"
     module = "concurrent.futures"
     executor = "from concurrent.futures import ProcessPoolExecutor"
+    queue_limit = 100_000
     settings = "forkserver; map: 4 chunks a worker"
 
     def start(self) -> None:
@@ -128,6 +76,10 @@ class ConcurrentFutures(Peer):
         context = multiprocessing.get_context("forkserver")
         self.pool = ProcessPoolExecutor(self.workers, mp_context=context)
 
+    def mend(self) -> None:
+        self.pool.shutdown(wait=False)
+        self.start()
+
 
 class Pebble(Peer):
     """Pebble's `ProcessPool`."""
@@ -135,6 +87,8 @@ class Pebble(Peer):
     name = "pebble"
     module = "pebble"
     executor = "from pebble import ProcessPool"
+    queue_limit = 100_000
+    pace = Pace(items=0.2)
     settings = "default start method ({start_method}); map: 4 chunks a worker"
     cancels = True
 
@@ -165,6 +119,7 @@ class MultiprocessingPool(Peer):
     module = "multiprocessing"
     executor = "from multiprocessing.pool import Pool"
     settings = "default start method ({start_method}); map: its own chunks (4 a worker)"
+    reports_crash = False
 
     def start(self) -> None:
         import multiprocessing
@@ -191,6 +146,9 @@ class Mpire(Peer):
     name = "mpire"
     module = "mpire"
     executor = "from mpire import WorkerPool"
+    assigns_ahead = True
+    queue_limit = 100_000
+    pace = Pace(items=0.2)
     settings = "default start method ({start_method}); daemon=False; map: 4 chunks a worker"
 
     def start(self) -> None:
@@ -206,29 +164,13 @@ class Mpire(Peer):
     def map(self, function: Callable[..., Any], items: range) -> Iterable[Any]:
         return self.pool.map(function, items, chunk_size=self.chunksize(len(items)))  # type: ignore[no-any-return]
 
+    def mend(self) -> None:
+        self.pool.terminate()
+        self.start()
+
     def close(self) -> None:
         self.pool.stop_and_join()
 
 
-#: All of them by name, jobrunner first.
-PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (Jobrunner, Loky, ConcurrentFutures, Pebble, Mpire, MultiprocessingPool)
-}
-
-
-def installed(peer: type[Peer]) -> bool:
-    """Whether the peer's library can be imported here."""
-    return importlib.util.find_spec(peer.module) is not None
-
-
-def version_of(peer: type[Peer]) -> str:
-    """The version of the peer's library; for the standard library's, Python's."""
-    top = peer.module.partition(".")[0]
-    return platform.python_version() if top in sys.stdlib_module_names else importlib.metadata.version(top)
-
-
-def settings_of(peer: type[Peer]) -> str:
-    """How the peer is set, for people."""
-    import multiprocessing
-
-    return peer.settings.format(start_method=multiprocessing.get_start_method()) or "defaults"
+#: Jobrunner first.
+POOLS: tuple[type[Peer], ...] = (Jobrunner, Loky, ConcurrentFutures, Pebble, Mpire, MultiprocessingPool)
