@@ -43,6 +43,8 @@ class DataPort:
         # Shared objects by number: as they came, and unpickled once a job has asked for one.
         self._shares: dict[int, Parcel | SerializationError] = {}
         self._objects: dict[int, Any] = {}
+        # How much shared memory each takes.
+        self._sizes: dict[int, int] = {}
 
     # --- what arrives ---
 
@@ -116,14 +118,20 @@ class DataPort:
         """Take a shared object in."""
         try:
             payload, *buffers = unpack_parts(body) if flags & PARTS else self._map(body, writable=False)
-            self._shares[number] = Parcel(payload, [buffer.toreadonly() for buffer in buffers])
+            parcel = self._shares[number] = Parcel(payload, [buffer.toreadonly() for buffer in buffers])
+            self._sizes[number] = 0 if flags & PARTS else parcel.nbytes
         except SegmentError as error:
             self._shares[number] = SerializationError(f"a shared object can't be had in the worker: {error}")
 
     def forget(self, number: int) -> None:
         """Nobody will ask for a shared object any more."""
-        self._shares.pop(number, None)
-        self._objects.pop(number, None)
+        for kept in (self._shares, self._objects, self._sizes):
+            kept.pop(number, None)
+
+    @property
+    def shared_bytes(self) -> int:
+        """How much shared memory the shared objects take."""
+        return sum(self._sizes.values())
 
     @property
     def finder(self) -> Callable[[int], Any] | None:

@@ -335,6 +335,7 @@ class _Server:
             self._data.forget(number)
         else:
             self._data.release(body)
+        self._usage.shared_bytes = self._data.shared_bytes
 
     def _pack_gone(self) -> bytes:
         """A frame that tells what is not used here any more; nothing where there is nothing."""

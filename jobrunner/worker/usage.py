@@ -47,6 +47,8 @@ class UsageMeter:
         # What the worker had before it had run any job, and what jobs have left in it since.
         self._fresh = self._rest
         self._left = 0
+        #: the size of the shared objects that are mapped: no job has left them
+        self.shared_bytes = 0
         self._cpu_ns = 0
         self._children_ns, _ = _children_usage()
         # Between fork and exec the process had its caller's memory, which counts in what is told of it at its end.
@@ -80,7 +82,7 @@ class UsageMeter:
             self._system_peak = max(self._system_peak, children_peak)
         cpu_ns = time.process_time_ns() + self._children_ns - self._cpu_ns
         peak = self._peak if lasted_ns < _SHORT_NS else self._measure()
-        peak, self._left = max(0, peak - self._left), max(0, self._rest - self._fresh)
+        peak, self._left = max(0, peak - self._left), max(0, self._rest - self.shared_bytes - self._fresh)
         return cpu_ns, peak, self._rest
 
     def _measure(self) -> int:
