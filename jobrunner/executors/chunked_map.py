@@ -283,11 +283,14 @@ class ChunkedMap:
     def _start_feeder(self) -> None:
         self._pool.add_feeder(self)
         self._fed = True
+        begun = self._begun = threading.Event()
         try:
             threading.Thread(target=self._feed, name="jobrunner-map", daemon=True).start()
         except RuntimeError:  # the interpreter is exiting
             self._pool.remove_feeder(self)
             raise
+        if self._pool.starts_late:
+            begun.wait()
 
     def close(self) -> None:
         """Take no more items from the source; those taken are run."""
@@ -314,6 +317,7 @@ class ChunkedMap:
                 items, raised = work
                 if raised is None:
                     self._hand_in(items)
+                    self._begun.set()
                 else:
                     self._judge(items, raised)
                 # The caller's objects: in no variable here while this thread waits.
@@ -322,6 +326,7 @@ class ChunkedMap:
         except Exception as error:
             self._give_up(items, error)
         finally:
+            self._begun.set()
             self._pool.remove_feeder(self)
 
     def _next_work(self) -> tuple[Items, bytes | None] | None:

@@ -182,6 +182,8 @@ class Lane:
         self._answered = threading.Event()
         #: whether something else than frames came over the channel
         self.distrusted = False
+        #: whether this process had no memory for what came
+        self.short_of_memory = False
         #: set when the worker is dead and all that it sent was taken in
         self.taken_in = threading.Event()
         self._retired = False
@@ -342,7 +344,10 @@ class Lane:
             return []
         except OSError:
             self._reader.eof = True
-        except (ProtocolError, MemoryError):
+        except MemoryError:
+            self.short_of_memory = True
+            self.distrust()
+        except ProtocolError:
             self.distrust()
         return []
 
@@ -365,7 +370,10 @@ class Lane:
                 frames += self._reader.read()
             except OSError:  # nothing more, though a process that it forked may hold the channel open
                 break
-            except (ProtocolError, MemoryError):
+            except MemoryError:
+                self.short_of_memory = True
+                self.distrust()
+            except ProtocolError:
                 self.distrust()
         return frames
 
@@ -427,6 +435,7 @@ class Lane:
             stack=None if self._stack is None else clean_stack(self._stack.read()),
             oom_kills=None if kills is None or self._oom_kills is None else kills - self._oom_kills,
             distrusted=self.distrusted,
+            short_of_memory=self.short_of_memory,
         )
 
     def reap(self) -> None:

@@ -409,6 +409,11 @@ class Pool:
         self.wake()
 
     @property
+    def starts_late(self) -> bool:
+        """Whether what is handed in now must reach the pool before the caller goes on, for it may be about to exit."""
+        return _WAIT_FOR_FIRST_LANE and not self._first_start.is_set()
+
+    @property
     def closing(self) -> bool:
         """Whether new jobs are refused."""
         return self._closing

@@ -89,6 +89,7 @@ class PoolJob(Job):
         "result_bytes",
         "serialize_s",
         "shared",
+        "short_of_memory",
         "shipment",
         "stack",
         "started",
@@ -148,6 +149,8 @@ class PoolJob(Job):
         self.raised: Settlement | None = None
         # Its function wrote into the worker's channel.
         self.distrusted = False
+        # The caller had no memory for what it sent.
+        self.short_of_memory = False
         # The kernel is slow to end its processes: a cancel waits no longer.
         self.stuck = False
         # It ended by being cancelled, whether its future was told yet or not.
@@ -187,6 +190,7 @@ class PoolJob(Job):
         self.rest_bytes = death.rest_bytes
         self.stack = death.stack
         self.distrusted = death.distrusted
+        self.short_of_memory = death.short_of_memory
         # Where it was we who ended it, nobody else did.
         self.oom_likely = self.end in (None, End.DIED) and was_out_of_memory(death)
 

@@ -34,7 +34,8 @@ class Death(NamedTuple):
     rest_bytes: its memory before it claimed that job.
     stack: its Python stack, if it was written.
     oom_kills: how many processes the kernel killed for want of memory while it lived; None where it doesn't tell.
-    distrusted: whether something else than frames came from it.
+    distrusted: whether something else than frames came from it, or something for which there was no room.
+    short_of_memory: whether it was the latter.
     """
 
     pid: int
@@ -46,6 +47,7 @@ class Death(NamedTuple):
     stack: str | None
     oom_kills: int | None
     distrusted: bool
+    short_of_memory: bool = False
 
 
 def was_out_of_memory(death: Death) -> bool:
@@ -115,7 +117,10 @@ def error_for(job: PoolJob, end: End) -> JobRunnerError:
             told = f"The last one (pid {job.pid}) {how}; report().stack, or what it wrote to stderr, may tell why."
         return _died(job, f"no worker could be started for {title}, in several tries. {told}")
     how, hint = _describe_exit(job.exit_code, job.exit_signal)
-    if job.distrusted:
+    if job.short_of_memory:
+        how = "was ended, because the calling process had no memory for what it sent"
+        hint = "Return less at a time, or let go of results that are not used any more."
+    elif job.distrusted:
         how = "was ended, because something was written into its channel"
         hint = "Check whether the function writes to descriptors that it did not open."
     elif job.oom_likely:
