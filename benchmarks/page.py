@@ -41,7 +41,8 @@ and again from the kept results, without measuring, if `--load benchmarks/result
 - Memory of a queued job is what the caller has grown by (RSS), while every worker waits for a named pipe. Memory of an
   idle worker is that of all processes that the pool has started (PSS), by worker.
 - A sample that fails or takes too long is a note, and what it left running is ended. A peer that fails at first is not
-  measured again; the longest queues are measured once for each peer.
+  measured again; the longest queues and
+  the largest arrays are measured once for each peer.
 
 ## How to run it
 
@@ -83,8 +84,9 @@ def _machine(run: Run) -> Iterator[str]:
     known = run.metadata
     memory = float(known.get("memory_bytes", 0)) / 2**30
     libraries = [f"{name} {known[key]}" for name in ("numpy", "qiskit") if (key := f"{name}_version") in known]
-    yield f"{known.get('cpu_model_name', 'unknown CPU')}, {known['cpu_count']} cores, {memory:.0f} GiB of memory; "
-    yield f"{known['platform']}; Python {known['python_version']}{''.join(', ' + each for each in libraries)}. "
+    software = ", ".join([f"Python {known['python_version']}", *libraries])
+    yield f"{known.get('cpu_model_name', 'unknown CPU')}, {known['cpu_count']} cores, {memory:.0f} GiB of memory;"
+    yield f"{known['platform']}; {software}."
     yield f"{known['workers']} workers, {known['repeats']} samples of each figure."
 
 

@@ -42,12 +42,13 @@ class _Panel:
 
     title: above it.
     keys: the figures that it shows: one for a list of peers, more for lines.
-    places: where each stands on the horizontal axis, and what that is called, for lines.
+    places: where each stands on the horizontal axis, and what it is called there, for lines.
+    across: what the horizontal axis is.
     """
 
     title: str
     keys: Sequence[str]
-    places: Sequence[float] = ()
+    places: Sequence[tuple[float, str]] = ()
     across: str = ""
 
 
@@ -138,7 +139,7 @@ def _list(axes: Any, run: Run, key: str) -> None:
         colour = _OUR_COLOUR if ours else "#4c78a8"
         values = [unit.shown(value) for value in series.values]
         axes.plot([min(values), max(values)], [place, place], color=colour, linewidth=2.5, alpha=0.45, zorder=2)
-        axes.plot(shown(series), place, "o", color=colour, markersize=9 if ours else 7, zorder=3)
+        axes.plot(shown(series), place, "o", color=colour, markersize=9 if ours else 7, zorder=3, clip_on=False)
         text = unit.text(series.median)
         axes.annotate(
             text, (max(values), place), (9, 0), textcoords="offset points", va="center", fontsize=9, color=_INK
@@ -164,14 +165,15 @@ def _list(axes: Any, run: Run, key: str) -> None:
     else:
         axes.set_xlim(0, (max(everything) or 1.0) * 1.3)
     axes.grid(axis="x", color=_FAINT, linewidth=0.5, alpha=0.6)
-    axes.set_xlabel("more is better" if unit.inverse else "less is better", fontsize=9, color=_INK)
+    better = "more is better" if unit.inverse else "less is better"
+    axes.set_xlabel(f"{unit.symbol}: {better}", fontsize=9, color=_INK)
     axes.tick_params(axis="y", length=0)
 
 
 def _lines(axes: Any, run: Run, panel: _Panel) -> None:
     """A line a peer through its medians, over sizes or lengths."""
     by_peer: dict[str, list[tuple[float, Series]]] = {}
-    for key, place in zip(panel.keys, panel.places, strict=True):
+    for key, (place, _) in zip(panel.keys, panel.places, strict=True):
         for series in _values(run, key):
             by_peer.setdefault(series.peer, []).append((place, series))
     unit = next(series.figure.how for points in by_peer.values() for _, series in points)
@@ -187,7 +189,10 @@ def _lines(axes: Any, run: Run, panel: _Panel) -> None:
             colour, marker = colours[peer]
             axes.plot(x, y, marker + "-", color=colour, linewidth=1.1, markersize=5, alpha=0.85, label=peer, zorder=3)
     axes.set_xscale("log")
+    axes.set_xticks([place for place, _ in panel.places], [name for _, name in panel.places], fontsize=8.5)
+    axes.set_xticks([], minor=True)
     if unit.inverse:
+        axes.axhline(100, color=_INK, linewidth=0.8, alpha=0.6)
         axes.set_ylim(0, None)
     else:
         axes.set_yscale("log")
@@ -204,8 +209,8 @@ def _over_sizes(title: str, case: str) -> _Panel:
     return _Panel(
         title=title,
         keys=[*(f"{case}/{name}" for name in data.SIZES), f"{case}_{data.HUGE_NAME}"],
-        places=[*data.SIZES.values(), data.HUGE],
-        across="size of the array, bytes",
+        places=[(size, name) for name, size in (*data.SIZES.items(), (data.HUGE_NAME, data.HUGE))],
+        across="size of the array",
     )
 
 
@@ -213,8 +218,8 @@ def _over_lengths(title: str, suffix: str) -> _Panel:
     return _Panel(
         title=title,
         keys=[f"efficiency/{name}{suffix}" for name in efficiency.LENGTHS],
-        places=[seconds * 1e3 for seconds in efficiency.LENGTHS.values()],
-        across="work in a job, ms",
+        places=[(seconds, name) for name, seconds in efficiency.LENGTHS.items()],
+        across="work in a job",
     )
 
 
@@ -222,7 +227,7 @@ def _over_queues(title: str, figure: str) -> _Panel:
     return _Panel(
         title=title,
         keys=[f"queue_{name}/{figure}" for name in queues.LENGTHS],
-        places=list(queues.LENGTHS.values()),
+        places=[(length, name) for name, length in queues.LENGTHS.items()],
         across="jobs in the queue",
     )
 

@@ -84,7 +84,9 @@ class Run:
         medians = [
             (median, series.peer)
             for series in self.series
-            if series.key == key and series.peer not in {OURS, MACHINE} and (median := series.median) is not None
+            if series.key == key
+            and series.peer not in {OURS, MACHINE, *series.case.apart}
+            and (median := series.median) is not None
         ]
         if not medians:
             return None

@@ -207,10 +207,11 @@ def _interpreter(cases: Sequence[Case], peer: str, workers: int, scale: Scale) -
                 stderr=said,
                 start_new_session=True,
             )
+            reason = ""
             try:
                 process.wait(limit_s)
             except subprocess.TimeoutExpired:
-                pass
+                reason = f"no result after {limit_s:g} s"
             finally:
                 _end(process, mark)
             said.seek(0)
@@ -220,7 +221,7 @@ def _interpreter(cases: Sequence[Case], peer: str, workers: int, scale: Scale) -
             for line in answer.read_text(encoding="utf-8").splitlines():
                 each = json.loads(line)
                 answers.setdefault(each["case"], {}).update(each)
-    return answers, _reason(lines)
+    return answers, reason or _reason(lines)
 
 
 def _python_path() -> str:

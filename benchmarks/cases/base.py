@@ -42,9 +42,9 @@ class Scale:
     round_trips: int = 2_000
     jobs: int = 10_000
     items: int = 500_000
-    work_s: float = 0.24
+    work_s: float = 0.2
     idle_s: float = 1.0
-    transfers: int = 100
+    transfers: int = 40
     largest: int = 256 << 20
     entries: int = 50_000
     queued: int = 1_000_000
@@ -115,6 +115,7 @@ class Case:
         they begin; without a sitting, alone and without a pool.
     skips: why a peer is not measured, or nothing.
     peer_turns: in how many turns of a run the peers are measured, where that takes long; jobrunner is in all.
+    apart: peers that do something else than the others here: they are shown, but are never the best.
     limit_s: how long it may take.
     """
 
@@ -125,6 +126,7 @@ class Case:
     sitting: str = ""
     skips: Callable[[type[Peer]], str] = measured_everywhere
     peer_turns: int | None = None
+    apart: frozenset[str] = frozenset()
     limit_s: float = 60.0
 
 

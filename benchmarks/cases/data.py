@@ -57,11 +57,11 @@ class _Kind:
         return value, self.reader(value)
 
 
-def _kinds(scale: Scale) -> Iterator[_Kind]:
+def _kinds(scale: Scale, peer: Peer | None = None) -> Iterator[_Kind]:
+    many = scale.transfers if peer is None else peer.pace.round_trips_of(scale.transfers)
     for name, size in SIZES.items():
         if size <= scale.largest:
-            transfers = 2 if size > 1 << 20 else max(2, scale.transfers // (4 if size == 1 << 20 else 1))
-            yield _Kind(name, size, transfers)
+            yield _Kind(name, size, many if size < 1 << 20 else max(2, many // 4) if size == 1 << 20 else 2)
     yield _Kind(_OBJECT, scale.entries, 1)
 
 
@@ -185,7 +185,9 @@ def _cases(
     usual = Case(
         name=name,
         figures=(*figures, Figure(name=_OBJECT, title=title.format("nested object"), unit="ms")),
-        measure=lambda peer, scale: Measured({kind.name: measure(peer, kind) for kind in _kinds(scale)}, note(peer)),
+        measure=lambda peer, scale: Measured(
+            {kind.name: measure(peer, kind) for kind in _kinds(scale, peer)}, note(peer)
+        ),
         limit=lambda workers, scale: limits(workers, _kinds(scale)),
         sitting="data",
         skips=_needs_numpy,

@@ -63,10 +63,10 @@ def _crash(peer: Peer, scale: Scale) -> Measured:
                 notes.append(type(error).__name__)
         else:
             notes.append("its result never comes")
-        peer.mend()
+        anew = peer.mend()
         peer.result(peer.submit(operator.neg, 1), _WAIT_S)
         seconds = clock() - began
-    if type(peer).mend is not Peer.mend:
+    if anew:
         notes.append("the pool made anew")
     return Measured({"": seconds}, "; ".join(notes))
 

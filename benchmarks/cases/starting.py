@@ -62,7 +62,12 @@ CASES = (
     ),
     Case(
         name="cold_start",
-        figures=(Figure(title="new pool to first result, its module imported; limit: python -c pass", unit="ms"),),
+        figures=(
+            Figure(
+                title="new pool to first result, its module imported; limit: python -c pass (a fork takes less)",
+                unit="ms",
+            ),
+        ),
         measure=_cold_start,
         limit=_interpreter_start,
     ),

@@ -122,9 +122,9 @@ class Peer(abc.ABC):
         """End a running job, so that its slot is free for another."""
         raise NotImplementedError(f"{self.name} can't")
 
-    def mend(self) -> None:
-        """What its documentation says to do after a worker has died, so that the pool works again."""
-        return
+    def mend(self) -> bool:
+        """Do what its documentation says after a worker has died, so that the pool works; whether it is another."""
+        return False
 
     def close(self) -> None:
         """End the pool; no job is running."""

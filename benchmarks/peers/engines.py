@@ -59,10 +59,11 @@ class Joblib(Peer):
         parallel = self._joblib.Parallel(n_jobs=self.workers, batch_size=self.chunksize(len(items)), pre_dispatch="all")
         return parallel(delayed(item) for item in items)  # type: ignore[no-any-return]
 
-    def mend(self) -> None:
+    def mend(self) -> bool:
         with contextlib.suppress(Exception):
             self._stack.close()
         self.start()
+        return True
 
     def close(self) -> None:
         self._stack.close()
@@ -86,10 +87,11 @@ class Executorlib(_Chunked):
         # It asks for the signature, which not every built-in function has.
         return self.pool.submit(call, function, *args)
 
-    def mend(self) -> None:
+    def mend(self) -> bool:
         with contextlib.suppress(Exception):
             self.pool.shutdown(wait=False)
         self.start()
+        return True
 
 
 class Dask(_Chunked):

@@ -56,8 +56,9 @@ class Loky(Peer):
 
         self.pool = get_reusable_executor(max_workers=self.workers, kill_workers=True, reuse=False)
 
-    def mend(self) -> None:
+    def mend(self) -> bool:
         self.start()
+        return True
 
 
 class ConcurrentFutures(Peer):
@@ -76,9 +77,10 @@ class ConcurrentFutures(Peer):
         context = multiprocessing.get_context("forkserver")
         self.pool = ProcessPoolExecutor(self.workers, mp_context=context)
 
-    def mend(self) -> None:
+    def mend(self) -> bool:
         self.pool.shutdown(wait=False)
         self.start()
+        return True
 
 
 class Pebble(Peer):
@@ -125,6 +127,7 @@ class MultiprocessingPool(Peer):
         import multiprocessing
 
         self.pool = multiprocessing.Pool(self.workers)
+        self._close = self.pool.close
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Any:
         return self.pool.apply_async(function, args)
@@ -135,8 +138,13 @@ class MultiprocessingPool(Peer):
     def map(self, function: Callable[..., Any], items: range) -> Iterable[Any]:
         return self.pool.map(function, items)  # type: ignore[no-any-return]
 
+    def mend(self) -> bool:
+        # It mends itself, but would wait for ever for the job that was lost.
+        self._close = self.pool.terminate
+        return False
+
     def close(self) -> None:
-        self.pool.close()
+        self._close()
         self.pool.join()
 
 
@@ -164,9 +172,10 @@ class Mpire(Peer):
     def map(self, function: Callable[..., Any], items: range) -> Iterable[Any]:
         return self.pool.map(function, items, chunk_size=self.chunksize(len(items)))  # type: ignore[no-any-return]
 
-    def mend(self) -> None:
+    def mend(self) -> bool:
         self.pool.terminate()
         self.start()
+        return True
 
     def close(self) -> None:
         self.pool.stop_and_join()

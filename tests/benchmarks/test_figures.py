@@ -51,6 +51,13 @@ def test_ratios_are_to_the_best_of_the_others_and_to_the_machine() -> None:
     assert [row.to_limit for row in found.values()] == [4.0, 8.0, 16.0, None]
 
 
+def test_a_peer_that_does_something_else_is_never_the_best() -> None:
+    run = _run(
+        _series("throughput", OURS, 2.0), _series("throughput", "joblib", 1.0), _series("throughput", "loky", 4.0)
+    )
+    assert run.best("throughput") == ("loky", 4.0)
+
+
 def test_a_series_without_samples_has_no_figures() -> None:
     run = _run(_series("throughput", OURS, 1.0), _series("throughput", "loky", errors=("it fell over",)))
     found = _rows(run)
