@@ -2,13 +2,17 @@
 
 ::
 
-    __main__   the command line: which cases, which peers, how often
-    runner     plans the samples, and runs each in a fresh interpreter, peers in turn
-       sample  ... that interpreter: one case, one peer, one measurement
-       cases   what is measured, and when it makes sense
-       peers   one class a library: how it is started, given jobs, cancelled
-    report     medians, spreads and ratios; the table, and the JSON
+    __main__     the command line: which cases, which peers, how often
+    runner       plans the samples, takes them in fresh interpreters, peers in turn, and ends what they leave
+       sample    ... such an interpreter: one peer, the cases of a sitting
+       cases/    what is measured, a file a theme, and when it makes sense
+       peers/    one class a library: how it is started, given jobs, cancelled
+       machine   what no pool can do better: an echo, a copy, plain processes (`plain`)
+    results      samples, medians, spreads and ratios; pyperf's JSON, both ways; `units` says how values are shown
+    targets      what jobrunner must show, judged by a run
+    report, plots, page   the figures as tables, as pictures, as the page of the documentation
 
 Run it with ``python -m benchmarks`` from the repository's root.  A new case is a function in `cases`, a new peer a
-class in `peers`; nothing else has to know of it.  `benchmarks.faults` compares what becomes of jobs that go wrong.
+class in `peers`; nothing else has to know of it, but pictures and targets.  `benchmarks.faults` compares what becomes
+of jobs that go wrong.
 """

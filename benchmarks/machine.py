@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -32,13 +33,25 @@ _WINDOW = 64
 
 
 class Echo:
-    """A process that sends back what it is sent, over a socket pair."""
+    """A process that sends back what it is sent, over a socket pair.
 
-    def __init__(self, size: int = len(NO_OP)) -> None:
+    Args:
+        place: where it runs: on an ``"other"`` core than this thread, on the ``"same"``, or on ``"any"``.  Without a
+            choice a system puts two that only wait for each other on one core at times, and at times not, which makes
+            a tenfold difference.  Where cores can't be chosen, or there is one only, it is any.
+    """
+
+    def __init__(self, place: str = "any") -> None:
         self.channel, theirs = socket.socketpair()
         with theirs:
-            order = [sys.executable, "-c", _CODE, "echo", str(theirs.fileno()), str(size)]
+            order = [sys.executable, "-c", _CODE, "echo", str(theirs.fileno()), str(len(NO_OP))]
             self._process = subprocess.Popen(order, pass_fds=(theirs.fileno(),))
+        self._cores: set[int] | None = None
+        if place != "any" and hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1:
+            self._cores = os.sched_getaffinity(0)
+            here, there, *_ = sorted(self._cores)
+            os.sched_setaffinity(0, {here})
+            os.sched_setaffinity(self._process.pid, {there if place == "other" else here})
 
     def __enter__(self) -> Echo:
         return self
@@ -46,6 +59,8 @@ class Echo:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._cores is not None:
+            os.sched_setaffinity(0, self._cores)
         self.channel.close()
         self._process.kill()
         self._process.wait()
@@ -54,6 +69,17 @@ class Echo:
         """Send a message, and wait until it is back."""
         self.channel.send(message)
         self.receive(len(message))
+
+    def median(self, messages: int) -> float:
+        """The median of so many round trips of a no-op's bytes, in seconds."""
+        for _ in range(50):
+            self.round_trip(NO_OP)
+        times = []
+        for _ in range(messages):
+            began = _clock()
+            self.round_trip(NO_OP)
+            times.append(_clock() - began)
+        return statistics.median(times)
 
     def receive(self, size: int) -> None:
         """Wait for so many bytes."""

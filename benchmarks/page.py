@@ -10,9 +10,10 @@ from benchmarks.report import notes_of
 from benchmarks.results import Run, Series
 from benchmarks.targets import Target, targets
 
-__all__ = ["as_markdown"]
+__all__ = ["INTRODUCTION", "as_markdown"]
 
-_INTRODUCTION = """\
+#: What the page begins with, whatever the run.
+INTRODUCTION = """\
 # Benchmarks
 
 jobrunner beside other process pools, and beside what the machine itself takes. Written by
@@ -31,13 +32,15 @@ and again from the kept results, without measuring, if `--load benchmarks/result
 - Cases of one theme share an interpreter and a pool, which is warm when they begin: every worker was started and used.
 - The machine's limits take turns like a peer: the echo of as many bytes over a socket pair, a copy into warm memory,
   the start of an interpreter, the work itself in as many plain processes, the end of a process by SIGKILL. A pool does
-  at least as much.
+  at least as much. The echo goes from one core to another, as a job does that is to run beside its caller; on one core
+  it takes a fraction of that, which is told too.
 - jobrunner runs with its defaults, all that it guarantees being on; each peer at its best documented setting, chunks of
   `map` included. The settings stand below. Peers that are slow are given fewer jobs where many are run.
 - Arrays are made anew for each transfer, and who receives one reads a number of every page, as a library may keep what
   it has sent before, and map memory that is fetched later.
 - Efficiency is work by core-seconds. Two cores of a virtual machine are rarely twice one, so the pool and as many plain
-  processes take turns on the same work within a sample; both ratios are given.
+  processes take turns on the same work within a sample; both ratios are given. Libraries such as OpenBLAS have one
+  thread a process everywhere.
 - Memory of a queued job is what the caller has grown by (RSS), while every worker waits for a named pipe. Memory of an
   idle worker is that of all processes that the pool has started (PSS), by worker.
 - A sample that fails or takes too long is a note, and what it left running is ended. A peer that fails at first is not
@@ -67,7 +70,7 @@ def as_markdown(run: Run, pictures: Sequence[tuple[str, str]]) -> str:
         run: what was measured.
         pictures: title and place, relative to the page, of each.
     """
-    lines = [*_INTRODUCTION.splitlines(), "", "## The machine", "", *_machine(run)]
+    lines = [*INTRODUCTION.splitlines(), "", "## The machine", "", *_machine(run)]
     found = targets(run)
     if found:
         lines += ["", "## Targets", "", *_targets(found)]

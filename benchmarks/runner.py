@@ -38,6 +38,9 @@ _MARK = "BENCHMARKS_SITTING"
 # How long a pool may take to start and be warmed up, and to close.
 _START_S, _CLOSE_S = 60.0, 5.0
 
+# One thread for each process, as there are as many processes as cores; several would only be in each other's way.
+_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
+
 _Table = dict[str, dict[str, list[Series]]]
 
 
@@ -201,7 +204,7 @@ def _interpreter(cases: Sequence[Case], peer: str, workers: int, scale: Scale) -
             process = subprocess.Popen(
                 [sys.executable, "-c", _CODE, json.dumps(order)],
                 cwd=_ROOT,
-                env={**os.environ, _MARK: mark, "PYTHONPATH": _python_path(), "TMPDIR": directory},
+                env={**os.environ, **_ENVIRONMENT, _MARK: mark, "PYTHONPATH": _python_path(), "TMPDIR": directory},
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,

@@ -30,7 +30,8 @@ class Scale:
 
     round_trips, jobs, items: how many no-ops, one after the other, all at once, and through ``map``.  Peers that are
         slow run fewer: see `benchmarks.peers.Pace`.
-    work_s: seconds of work on each core, for every job length.
+    work_s: seconds of work on each core, for every job length, in all rounds together.
+    rounds: how often pool and plain processes take turns; short and many, as the machine may change its speed.
     idle_s: seconds over which an idle pool is watched; it is left alone for half as long before.
     transfers: times that the smallest data are sent; larger ones less often.
     largest: bytes of the largest array.
@@ -43,12 +44,13 @@ class Scale:
     jobs: int = 10_000
     items: int = 500_000
     work_s: float = 0.2
+    rounds: int = 4
     idle_s: float = 1.0
     transfers: int = 40
     largest: int = 256 << 20
-    entries: int = 50_000
+    entries: int = 30_000
     queued: int = 1_000_000
-    settle_s: float = 0.3
+    settle_s: float = 0.2
 
     @classmethod
     def quick(cls) -> Scale:
@@ -58,6 +60,7 @@ class Scale:
             jobs=100,
             items=1_000,
             work_s=0.02,
+            rounds=1,
             idle_s=0.1,
             transfers=2,
             largest=1 << 20,

@@ -141,18 +141,9 @@ def _copy(kind: _Kind) -> float:
     return seconds
 
 
-def _echo_s(echo: machine.Echo) -> float:
-    times = []
-    for _ in range(200):
-        began = clock()
-        echo.round_trip(machine.NO_OP)
-        times.append(clock() - began)
-    return statistics.median(times)
-
-
 def _delivery(echo: machine.Echo, workers: int, kind: _Kind) -> float:
     """An echo, for the job, and a copy."""
-    return _echo_s(echo) + _copy(kind)
+    return echo.median(200) + _copy(kind)
 
 
 def _shared_delivery(echo: machine.Echo, workers: int, kind: _Kind) -> float:
@@ -161,7 +152,7 @@ def _shared_delivery(echo: machine.Echo, workers: int, kind: _Kind) -> float:
     began = clock()
     kind.reader(value)
     reading = clock() - began
-    return _copy(kind) / _SHARING_JOBS + (_echo_s(echo) + reading) / workers
+    return _copy(kind) / _SHARING_JOBS + (echo.median(200) + reading) / workers
 
 
 def _needs_numpy(peer: type[Peer]) -> str:
@@ -178,7 +169,7 @@ def _cases(
     """The case for most sizes, and that for the one that takes long."""
 
     def limits(workers: int, kinds: Iterable[_Kind]) -> Measured:
-        with machine.Echo() as echo:
+        with machine.Echo("other") as echo:
             return Measured({kind.name: limit(echo, workers, kind) for kind in kinds})
 
     figures = [Figure(name=size, title=title.format(f"{size} array"), unit="ms") for size in SIZES]

@@ -22,8 +22,6 @@ __all__ = ["CASES", "LENGTHS"]
 #: The lengths of jobs, in seconds, by their names.
 LENGTHS: dict[str, float] = {"0.1ms": 1e-4, "1ms": 1e-3, "10ms": 1e-2, "50ms": 5e-2}
 
-# Short, and many: the machine may change its speed in between.
-_ROUNDS = 4
 _Function = Callable[..., Any]
 _Arguments = Sequence[tuple[Any, ...]]
 
@@ -36,11 +34,11 @@ def _spins_a_second(plain: Plain) -> float:
 
 def _jobs(seconds: float, scale: Scale, workers: int) -> int:
     """Jobs for a round: as many for each worker."""
-    return workers * max(2, round(scale.work_s / _ROUNDS / seconds))
+    return workers * max(2, round(scale.work_s / scale.rounds / seconds))
 
 
 def _sample(
-    plain: Plain, peer: Peer | None, workers: int, function: _Function, arguments: _Arguments
+    plain: Plain, peer: Peer | None, workers: int, rounds: int, function: _Function, arguments: _Arguments
 ) -> tuple[float, float]:
     """Core-seconds for a second of work, and seconds for a second of the plain processes.
 
@@ -48,7 +46,7 @@ def _sample(
     """
     of_cores, of_plain = [], []
     part = arguments[: max(1, len(arguments) // (2 * workers))]
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         work = plain.alone(function, part) / len(part) * len(arguments)
         limit, expected = plain.run(function, arguments)
         spent = limit
@@ -75,7 +73,7 @@ def _lengths(workers: int, scale: Scale, peer: Peer | None) -> Measured:
             if peer is not None:
                 jobs = peer.pace.jobs_of(jobs, least=20 * workers)
             arguments = [(round(rate * seconds),)] * jobs
-            values[name], of_plain = _sample(plain, peer, workers, spin, arguments)
+            values[name], of_plain = _sample(plain, peer, workers, scale.rounds, spin, arguments)
             if peer is not None:
                 values[f"{name}_plain"] = of_plain
     return Measured(values)
@@ -98,7 +96,7 @@ def _simulation(function: Callable[[int], float], workers: int, scale: Scale, pe
         if peer is not None:
             peer.run(function, first)
         arguments = [(seed,) for seed in range(_jobs(seconds, scale, workers))]
-        of_cores, of_plain = _sample(plain, peer, workers, function, arguments)
+        of_cores, of_plain = _sample(plain, peer, workers, scale.rounds, function, arguments)
     return Measured({"": of_cores} if peer is None else {"": of_cores, "plain": of_plain})
 
 
