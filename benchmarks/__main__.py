@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -170,6 +171,8 @@ def main(
 
 
 def _measure(cases: list[Case], peers: list[type[Peer]], workers: int, repeats: int, scale: Scale) -> Run:
+    # So that a sample that is running, and what it has started, ends with this process.
+    signal.signal(signal.SIGTERM, _exit)
     errors = Console(stderr=True)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
@@ -179,6 +182,10 @@ def _measure(cases: list[Case], peers: list[type[Peer]], workers: int, repeats: 
             progress.update(task, advance=1, description=f"{case}: {peer}")
 
         return run(cases, peers, workers=workers, repeats=repeats, scale=scale, on_sample=on_sample)
+
+
+def _exit(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

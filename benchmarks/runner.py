@@ -37,6 +37,8 @@ _CODE = "from benchmarks.sample import main; main()"
 _MARK = "BENCHMARKS_SITTING"
 # How long a pool may take to start and be warmed up, and to close.
 _START_S, _CLOSE_S = 60.0, 5.0
+# How long what a pool has started may go on after it.
+_LEAVE_S = 0.5
 
 # One thread for each process, as there are as many processes as cores; several would only be in each other's way.
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
@@ -242,6 +244,9 @@ def _reason(lines: list[str]) -> str:
 
 def _end(process: subprocess.Popen[bytes], mark: str) -> None:
     """End what a sitting has left, so that the next one has the machine for itself."""
+    if process.poll() is not None:
+        # Those that clear up after others leave by themselves, once they have.
+        psutil.wait_procs(_left(process.pid, mark), timeout=_LEAVE_S)
     deadline = time.monotonic() + 10.0
     while (found := _left(process.pid, mark)) and time.monotonic() < deadline:
         for each in found:

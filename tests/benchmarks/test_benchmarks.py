@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import jobrunner
 from benchmarks import __main__ as command
 from benchmarks import runner
 from benchmarks.cases import CASES, Scale
@@ -44,8 +46,10 @@ def _benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_every_case_runs_for_every_lean_peer(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     peers = [name for name, peer in PEERS.items() if installed(peer)]
-    # Sharing comes later; of the queues, which are all alike when quick, two will do.
-    left_out = {"shared", "shared_256MB", "queue_10k", "queue_100k"}
+    # Of the queues, which are all alike when quick, two will do.
+    left_out = {"queue_10k", "queue_100k"}
+    if not hasattr(jobrunner, "share"):
+        left_out |= {"shared", "shared_256MB"}
     cases = [name for name in CASES if name not in left_out]
     chosen = (*cases, "--peers", ",".join(peers), "--quick", "--repeats", "1", "--json", str(file))
     ran = _benchmarks(*chosen)
@@ -198,6 +202,26 @@ def test_a_peer_that_hangs_is_noted_and_what_it_has_started_is_ended(
     for case in ("round_trip", "throughput"):
         assert found[case, "loky"].errors == ["no result after 0:00:01"]
         assert len(found[case, MACHINE].values) == 1
+    left = live_with_variable(MARK, str(tmp_path))
+    assert left == [], describe(left)
+
+
+@needs_named_pipes
+def test_a_run_that_is_ended_ends_what_it_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    # jobrunner imports it too, and hangs as well.
+    _stand_in(f"{_HANGS}\nopen({str(started)!r}, 'w').close()\nget_reusable_executor(1)", tmp_path, monkeypatch)
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "round_trip", "--peers", "loky", "--repeats", "1", "--quick"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        # Waits until a sample has opened it, too.
+        started.open().close()
+        running.terminate()
+        assert running.wait() == 128 + signal.SIGTERM
     left = live_with_variable(MARK, str(tmp_path))
     assert left == [], describe(left)
 
