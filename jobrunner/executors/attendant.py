@@ -115,11 +115,9 @@ def signals_postponed(told: Callable[[], None]) -> Iterator[None]:
 
     handlers: list[tuple[int, Any]] = []
     try:
-        for number in _HANDLED:
-            handler = _handler_of(number)
-            if callable(handler):
-                handlers.append((number, handler))
-                _handle(number, note)
+        for number, handler in _handled():
+            handlers.append((number, handler))
+            _handle(number, note)
         yield
     finally:
         _put_back(handlers, came)
@@ -146,9 +144,16 @@ def _put_back(handlers: list[tuple[int, Any]], came: list[tuple[int, FrameType |
         raise raised
 
 
-#: The signals for which programs have handlers.
-_HANDLED = [
-    int(getattr(signal, name))
-    for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-    if hasattr(signal, name)
-]
+#: All signals, that of Ctrl-C first.
+_NUMBERS = sorted(map(int, signal.valid_signals()), key=lambda number: (number != signal.SIGINT, number))
+# The handlers of all signals as they were found last, and those that are Python's.
+_found: tuple[list[Any], list[tuple[int, Any]]] = ([], [])
+
+
+def _handled() -> list[tuple[int, Any]]:
+    """The signals that have a handler in Python, with it; to be called on the main thread."""
+    handlers = list(map(_handler_of, _NUMBERS))
+    if handlers != _found[0]:
+        handled = [(number, handler) for number, handler in zip(_NUMBERS, handlers, strict=True) if callable(handler)]
+        globals().update(_found=(handlers, handled))
+    return _found[1]
