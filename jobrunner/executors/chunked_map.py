@@ -302,7 +302,8 @@ class ChunkedMap:
         """Hand in no more items, and cancel those that are; what has no result yet is cancelled."""
         with self._changed:
             self._stopped = True
-            jobs = [chunk.job for chunk in self._chunks.values()]
+            # A chunk all of whose items are done, but whose end has not been told, is left to end by itself.
+            jobs = [chunk.job for chunk in self._chunks.values() if chunk.rest() is not None]
             self._complete = True
             self._fail_waiting(JobCancelledError("the call of map() was cancelled"))
         for job in jobs:

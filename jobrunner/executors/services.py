@@ -180,9 +180,10 @@ def _renew_after_fork() -> None:
         tracker = getattr(sys.modules.get(name), "_resource_tracker", None)
         lock = getattr(tracker, "_lock", None)
         if lock is not None:
-            # A plain lock in Python 3.10, of which the type makes none.
-            reentrant = isinstance(lock, type(threading.RLock()))
-            tracker._lock = threading.RLock() if reentrant else threading.Lock()  # type: ignore[union-attr]
+            try:
+                tracker._lock = type(lock)()  # type: ignore[union-attr]
+            except TypeError:  # a plain lock, in Python 3.10
+                tracker._lock = threading.Lock()  # type: ignore[union-attr]
     if _CURRENT:
         inherited = _CURRENT[0]
         _CURRENT.clear()

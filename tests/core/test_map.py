@@ -6,6 +6,7 @@ import concurrent.futures
 import itertools
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,3 +243,12 @@ def test_a_map_within_a_job_runs_in_line(executor: LocalExecutor) -> None:
         return list(get_executor().map(abs, [-1, -2]))
 
     assert executor.submit(use).result() == [1, 2]
+
+
+def test_a_map_that_is_consumed_to_its_end_ends_no_worker(make_local: MakeLocal) -> None:
+    executor = make_local(2)
+    for _ in range(10):
+        # Each item is sent by itself, for it takes longer than results are kept back.
+        assert list(executor.map(time.sleep, [0.006] * 6, chunksize=3)) == [None] * 6
+    stats = executor.stats()
+    assert (stats["cancelled"], stats["restarts"]) == (0, 0)
