@@ -49,9 +49,11 @@ class Parcel:
         """What was pickled; writing to it changes the buffers."""
         return pickle.loads(self.payload, buffers=apart(self.buffers))  # noqa: S301 (its owner knows where it is from)
 
-    def __reduce__(self) -> tuple[Callable[..., Parcel], tuple[Any, ...]]:
-        # A copy that is as writable as the original.
-        kept = [bytes(buffer) if buffer.readonly else bytearray(buffer) for buffer in self.buffers]
+    def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Parcel], tuple[Any, ...]]:
+        # Its buffers stand apart again where that can be; otherwise copies that are as writable.
+        kept: list[Any] = list(apart(self.buffers))
+        if protocol < 5:
+            kept = [bytes(buffer) if buffer.readonly else bytearray(buffer) for buffer in self.buffers]
         return _rebuild, (bytes(self.payload), kept)
 
 
@@ -60,8 +62,8 @@ def apart(buffers: Sequence[memoryview]) -> Iterator[pickle.PickleBuffer]:
     return map(pickle.PickleBuffer, buffers)
 
 
-def _rebuild(payload: bytes, buffers: Sequence[bytes | bytearray]) -> Parcel:
-    return Parcel(payload, [memoryview(buffer) for buffer in buffers])
+def _rebuild(payload: bytes, buffers: Sequence[bytes | bytearray | pickle.PickleBuffer]) -> Parcel:
+    return Parcel(payload, [memoryview(buffer).cast("B") for buffer in buffers])
 
 
 def pack_table(parts: Sequence[bytes | memoryview]) -> bytes:

@@ -44,11 +44,13 @@ __all__ = [
     "dump_call",
     "dump_exception",
     "dump_handle",
+    "dump_piece",
     "dump_result",
     "dump_result_apart",
     "dump_shared",
     "load_call",
     "load_exception",
+    "load_piece",
     "load_result",
     "resolve_dependency",
     "resolve_shared",
@@ -417,6 +419,18 @@ def _is_plain_array(value: object) -> bool:
         return False
     dtype = getattr(value, "dtype", None)
     return dtype is not None and not dtype.hasobject
+
+
+def dump_piece(value: object) -> bytes | Parcel:
+    """Numbers, bytes and parcels as one, the large buffers apart."""
+    buffers = _Buffers()
+    data = pickle.dumps(value, PROTOCOL, buffer_callback=buffers.take)
+    return Parcel(data, buffers.taken) if buffers.taken else data
+
+
+def load_piece(data: bytes | Parcel) -> Any:
+    """What `dump_piece` was given; none of the user's code runs."""
+    return data.loads() if isinstance(data, Parcel) else pickle.loads(data)  # noqa: S301 (of our worker's own making)
 
 
 def dump_shared(value: object) -> tuple[bytes, Sequence[memoryview]]:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import pickle
 import threading
 import time
 from collections import deque
@@ -46,7 +45,7 @@ from jobrunner.executors.pool_job import PoolJob
 from jobrunner.messages import Kind
 from jobrunner.options import JobOptions
 from jobrunner.parcel import Parcel
-from jobrunner.serialization import dump_call, load_exception, load_result
+from jobrunner.serialization import dump_call, load_exception, load_piece, load_result
 from jobrunner.worker.chunk import Plan
 
 __all__ = ["ChunkedMap", "MapResults"]
@@ -84,7 +83,7 @@ class _Entry(NamedTuple):
 
     size: int
     ok: bool
-    data: bytes | None
+    data: bytes | Parcel | None
     error: BaseException | None = None
 
 
@@ -95,6 +94,8 @@ class _Chunk:
         self.items = items
         self.job = job
         self.next = items.first
+        # Why some of them that were done are not known, if that is so.
+        self.lost: SerializationError | None = None
 
     def rest(self) -> Items | None:
         """Those that are not done."""
@@ -227,11 +228,12 @@ class ChunkedMap:
     def _open(self, entry: _Entry) -> tuple[list[Any], BaseException | None]:
         """The results of an entry, the last first; or the error of each of its items."""
         if entry.error is not None:
-            if entry.data is not None:
+            if isinstance(entry.data, bytes):
                 entry.error.__cause__ = load_exception(entry.data)
             return [], entry.error
         assert entry.data is not None
         if not entry.ok:
+            assert isinstance(entry.data, bytes)
             return [], load_exception(entry.data)
         try:
             values: list[Any] = load_result(entry.data)
@@ -433,10 +435,14 @@ class ChunkedMap:
 
     # --- the pool's threads: told of chunks; must not block ---
 
-    def piece(self, job: PoolJob, data: bytes) -> None:
+    def piece(self, job: PoolJob, data: bytes | Parcel | SerializationError) -> None:
         """Some of a chunk's items are done."""
         with self._changed:
-            self._take_piece(self._chunks[job.seq], data)
+            if isinstance(data, SerializationError):
+                # Which they were, the next piece tells.
+                self._chunks[job.seq].lost = data
+            else:
+                self._take_piece(self._chunks[job.seq], data)
 
     def ended(self, job: PoolJob, settlement: Settlement) -> None:
         """A chunk has come to its end."""
@@ -445,11 +451,11 @@ class ChunkedMap:
             if chunk is None:
                 return
             data = settlement.data
-            assert not isinstance(data, Parcel)  # a chunk's outcome is sent whole
             if settlement.ok and data is not None:
-                # Bytes that the worker's side of `map` made, holding nothing but numbers and bytes.
-                self._take_piece(chunk, pickle.loads(data))  # noqa: S301
+                self._take_piece(chunk, load_piece(data))
                 self._measure(job, chunk.next - chunk.items.first)
+                data = None
+            assert not isinstance(data, Parcel)  # an exception never is
             rest = chunk.rest()
             if rest is None:
                 pass
@@ -459,6 +465,9 @@ class ChunkedMap:
                 self._run_again(rest)  # it was given back
             elif isinstance(settlement.error, (WorkerDiedError, TimeLimitExceeded)):
                 self._take_death(chunk, rest, job, settlement.error, data)
+            elif settlement.error is not None and job.attempts:
+                # They were run, and what they came to could not be taken in.
+                self._fail(rest, settlement.error)
             elif rest.size > 1:
                 # The chunk could not be loaded, because of one of its items.
                 self._run_halves(rest)
@@ -471,10 +480,12 @@ class ChunkedMap:
         self._run_s = self._run_s / 2 + max(0.0, job.finished - job.started)
         self._run_items = self._run_items / 2 + max(1, count)
 
-    def _take_piece(self, chunk: _Chunk, data: bytes) -> None:
+    def _take_piece(self, chunk: _Chunk, data: bytes | Parcel) -> None:
         offset = chunk.items.first
-        for first, count, ok, content in pickle.loads(data):  # noqa: S301 (numbers and bytes, of our own making)
+        for first, count, ok, content in load_piece(data):
             number = offset + first
+            if number > chunk.next and chunk.lost is not None:
+                self._fail(chunk.items.part(chunk.next, number), chunk.lost)
             chunk.next = number + count
             if not ok and self._retry_on and not self._stopped and self._may_retry(number):
                 self._to_judge.append((chunk.items.part(number, number + 1), content))

@@ -844,7 +844,12 @@ class Pool:
                 and job.state is JobState.SENT
                 and job.watcher is not None
             ):
-                job.watcher.piece(job, bytes(body))
+                piece: bytes | Parcel | SerializationError = bytes(body)
+                if flags & (SEGMENT | PARTS):
+                    piece = self._open(lane, flags, bytes(body))
+                job.watcher.piece(job, piece)
+            elif flags & SEGMENT:
+                self._open(lane, flags, bytes(body))  # too late: its memory is given back
         elif kind == Kind.GONE:
             for number, reusable in unpack_gone(body):
                 lane.come_back(number, reusable)

@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner.backend import host_name
-from jobrunner.errors import JobError
+from jobrunner.errors import JobError, SerializationError
 from jobrunner.executors.freight import Shipment
 from jobrunner.executors.future import JobFuture, Settlement
 from jobrunner.executors.output import Capture
@@ -18,7 +18,7 @@ from jobrunner.executors.records import End, Job, JobState
 from jobrunner.executors.services import services
 from jobrunner.messages import Kind
 from jobrunner.options import JobOptions
-from jobrunner.parcel import APART_BYTES
+from jobrunner.parcel import APART_BYTES, Parcel
 from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import Call
 from jobrunner.status import JobStatus
@@ -37,8 +37,8 @@ _EPOCH_OFFSET = time.time() - time.monotonic()
 class ChunkWatcher(Protocol):
     """Takes the pieces of a chunk as they come; called on internal threads, and must not block."""
 
-    def piece(self, job: PoolJob, data: bytes) -> None:
-        """Some of the chunk's items are done."""
+    def piece(self, job: PoolJob, data: bytes | Parcel | SerializationError) -> None:
+        """Some of the chunk's items are done; an error where what they came to could not be taken in."""
 
     def ended(self, job: PoolJob, settlement: Settlement) -> None:
         """The chunk has come to its end."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import io
 import operator
-import pickle
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,8 @@ from typing import Any, NamedTuple
 
 from jobrunner.errors import SerializationError
 from jobrunner.handover import ProgressPage
-from jobrunner.serialization import PROTOCOL, dump_exception, dump_result
+from jobrunner.parcel import Parcel
+from jobrunner.serialization import dump_exception, dump_piece, dump_result, dump_result_apart
 from jobrunner.worker.touched import Touched
 
 __all__ = ["Plan", "run_chunk"]
@@ -65,11 +65,11 @@ def run_chunk(
     plan: tuple[bool, int],
     columns: Sequence[Sequence[Any]],
     words: memoryview,
-    send: Callable[[bytes], None],
+    send: Callable[[bytes | Parcel], None],
     touched: Touched,
     tidy: Callable[[int], None],
     interrupted: Callable[[], bool],
-) -> bytes:
+) -> bytes | Parcel:
     """Run `function` over items.
 
     Args:
@@ -202,12 +202,12 @@ class _Done:
         values: the results of the items that were done last, one after the other.
     """
 
-    def __init__(self, count: int, words: memoryview, send: Callable[[bytes], None]) -> None:
+    def __init__(self, count: int, words: memoryview, send: Callable[[bytes | Parcel], None]) -> None:
         self.count = count
         self.values: list[Any] = []
         self._words = words
         self._send = send
-        self._piece: list[tuple[int, int, bool, bytes]] = []
+        self._piece: list[tuple[int, int, bool, bytes | Parcel]] = []
 
     def fail(self, number: int, error: BaseException) -> None:
         """Note that item `number` has raised.
@@ -230,14 +230,14 @@ class _Done:
         """Send what is known of the items before number `end`."""
         self._send(self.piece(end))
 
-    def piece(self, end: int) -> bytes:
-        """What is known of the items before number `end`, to be sent."""
-        self._close_run(end)
-        data = pickle.dumps(self._piece, PROTOCOL)
+    def piece(self, end: int) -> bytes | Parcel:
+        """What is known of the items before number `end`, to be sent at once: large buffers are the values' own."""
+        self._close_run(end, dump_result_apart)
+        data = dump_piece(self._piece)
         self._piece = []
         return data
 
-    def _close_run(self, end: int) -> None:
+    def _close_run(self, end: int, dump: Callable[[object], bytes | Parcel] = dump_result) -> None:
         """Move the results in `values`, those of the items before number `end`, into the piece."""
         self._words[_TIME_WORD] = time.monotonic_ns()
         self._words[_ITEM_WORD] = self.count + 1 + end
@@ -246,12 +246,12 @@ class _Done:
             return
         first = end - len(values)
         try:
-            self._piece.append((first, len(values), True, dump_result(values)))
+            self._piece.append((first, len(values), True, dump(values)))
         except SerializationError:
             # One of them can't cross: find out which, and let the others.
             for number, value in enumerate(values, first):
                 try:
-                    self._piece.append((number, 1, True, dump_result([value])))
+                    self._piece.append((number, 1, True, dump([value])))
                 except SerializationError as error:
                     self._piece.append((number, 1, False, dump_exception(error)))
         values.clear()

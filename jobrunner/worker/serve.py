@@ -47,7 +47,7 @@ from jobrunner.messages import (
     pack_outcome,
     unpack_call,
 )
-from jobrunner.parcel import APART_BYTES, unpack_table
+from jobrunner.parcel import APART_BYTES, Parcel, unpack_table
 from jobrunner.processes import end_descendants, give_way
 from jobrunner.received import SegmentError
 from jobrunner.serialization import dump_exception, dump_result_apart
@@ -292,8 +292,7 @@ class _Server:
             self._touched.state = True
         said = LEAVING * leaving | OUTPUT * (unread is not False)
         data = outcome.data
-        if not isinstance(data, bytes) or (len(data) >= APART_BYTES and outcome.ok and kind == Kind.JOB):
-            # Not a chunk's, which the caller could not take in in part if it had no room for it.
+        if not isinstance(data, bytes) or (len(data) >= APART_BYTES and outcome.ok):
             try:
                 how, data = self._data.pack(data)
             except OSError:
@@ -368,8 +367,12 @@ class _Server:
         """Call a function for each item of a chunk, open to an interrupt."""
         seq = self._seq
 
-        def send(piece: bytes) -> None:
-            self._send(pack_frame(Kind.PARTIAL, seq, piece))
+        def send(piece: bytes | Parcel) -> None:
+            try:
+                flags, body = self._data.pack(piece)
+            except OSError:
+                leave(EXIT_CHANNEL_LOST)
+            self._send(pack_frame(Kind.PARTIAL, seq, body, flags))
 
         plan, columns = args
 

@@ -16,6 +16,7 @@ import pickle
 import random
 import resource
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -470,3 +471,10 @@ def allocate_slowly(data: Array, count: int) -> float:
     while True:
         total_slowly(data)
         mine += 1
+
+
+def noted_numbers(seed: int, started: str) -> Array:
+    """An array, for which a line is written, after some time."""
+    append_line(started, seed)
+    time.sleep(0.006)
+    return numbers(seed)

@@ -16,12 +16,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobrunner import InlineExecutor, JobFuture, LocalExecutor, PrimitiveJob, WorkerDiedError, anonymous_memory
+from jobrunner import (
+    InlineExecutor,
+    JobFuture,
+    LocalExecutor,
+    PrimitiveJob,
+    SerializationError,
+    WorkerDiedError,
+    anonymous_memory,
+)
 from jobrunner.executors import freight
+from jobrunner.executors.pool import Pool
 from jobrunner.segments import Arena
 from tests.core import cargo
 from tests.core.cargo import COUNT, SAMPLES, Array, facts, numbers, plain_copy, sample
-from tests.core.gates import Gate, await_release, meet
+from tests.core.gates import Gate, await_release, lines, meet
 from tests.core.oddities import identity
 from tests.core.scripts import Script
 from tests.core.shared_memory import failing, held, shm_names
@@ -521,3 +530,29 @@ def test_a_result_larger_than_memory_that_is_kept_is_given_back(make_local: Make
         large = executor.submit(np.ones, 20_000_000).result()  # 160 MB
         assert large.sum() == 20_000_000
         del large
+
+
+@pytest.mark.parametrize("lost", [2, 4])
+def test_items_of_a_map_whose_results_cannot_be_taken_in_fail_alone_and_are_run_once(
+    make_local: MakeLocal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lost: int
+) -> None:
+    take_in, taken = Pool._open, []
+
+    def refuse(pool: Pool, *frame: Any) -> Any:
+        found = take_in(pool, *frame)
+        taken.append(found)
+        return SerializationError("no room for it") if len(taken) == lost else found
+
+    monkeypatch.setattr(Pool, "_open", refuse)
+    started = tmp_path / "started"
+    executor = make_local(1, spare_workers=0)
+    # Each item is sent by itself, for it takes longer than results are kept back.
+    results = list(executor.map(cargo.noted_numbers, range(4), [str(started)] * 4, chunksize=4, return_exceptions=True))
+    assert len(taken) == 4
+    for number, result in enumerate(results):
+        if number == lost - 1:
+            assert isinstance(result, SerializationError)
+        else:
+            assert np.array_equal(result, numbers(number))
+    assert lines(started) == ["0", "1", "2", "3"]
+    assert executor.stats()["restarts"] == 0
