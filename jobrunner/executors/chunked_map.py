@@ -487,6 +487,8 @@ class ChunkedMap:
             if number > chunk.next and chunk.lost is not None:
                 self._fail(chunk.items.part(chunk.next, number), chunk.lost)
             chunk.next = number + count
+            if not count:
+                break  # the end of those that were begun
             if not ok and self._retry_on and not self._stopped and self._may_retry(number):
                 self._to_judge.append((chunk.items.part(number, number + 1), content))
             else:

@@ -137,7 +137,7 @@ def run_chunk(
             size = min(wanted, _GROWTH * size) or 1
     finally:
         touched.on_call = None
-    return done.piece(number)
+    return done.last_piece(number)
 
 
 class _Marks:
@@ -236,6 +236,12 @@ class _Done:
         data = dump_piece(self._piece)
         self._piece = []
         return data
+
+    def last_piece(self, end: int) -> bytes | Parcel:
+        """The same, with an entry of no items at the end, by which it is seen if a piece before was lost."""
+        self._close_run(end, dump_result_apart)
+        self._piece.append((end, 0, True, b""))
+        return self.piece(end)
 
     def _close_run(self, end: int, dump: Callable[[object], bytes | Parcel] = dump_result) -> None:
         """Move the results in `values`, those of the items before number `end`, into the piece."""
