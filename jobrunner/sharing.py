@@ -143,7 +143,7 @@ def share(obj: T) -> Shared[T]:
         the workers too.
 
     Raises:
-        SerializationError: `obj` can't be pickled.
+        SerializationError: `obj` can't be pickled; the handle of another shared object within it can't either.
 
     Example:
         >>> from jobrunner import InlineExecutor, share

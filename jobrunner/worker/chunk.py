@@ -85,7 +85,7 @@ def run_chunk(
     Returns:
         The last piece.  A piece is the pickle of a list of ``(first, count, ok, data)``: `count` items from number
         `first` on that went well, with the pickled list of their results; or one item that failed, with its pickled
-        exception.  Items behind the last one were not begun.
+        exception.  The last piece ends with an entry of no items, at the first that was not begun.
 
     Raises:
         SystemExit: an item asked its process to end; what was done before it has been sent.

@@ -25,8 +25,10 @@ from jobrunner import (
 )
 from tests.core import oddities
 from tests.core.gates import Gate, append_line, lines, meet
+from tests.core.scripts import Script
 
 MakeLocal = Callable[..., LocalExecutor]
+Run = Callable[..., Script]
 
 
 @pytest.fixture(params=["local", "inline"])
@@ -252,3 +254,15 @@ def test_a_map_that_is_consumed_to_its_end_ends_no_worker(make_local: MakeLocal)
         assert list(executor.map(time.sleep, [0.006] * 6, chunksize=3)) == [None] * 6
     stats = executor.stats()
     assert (stats["cancelled"], stats["restarts"]) == (0, 0)
+
+
+def test_a_program_that_ends_right_after_its_first_map_has_all_items_run(script: Run, tmp_path: Path) -> None:
+    noted = tmp_path / "noted"
+    script(f"""
+from jobrunner import LocalExecutor
+from tests.core.gates import append_line
+if __name__ == "__main__":
+    executor = LocalExecutor(2)
+    executor.map(append_line, [{str(noted)!r}] * 20, range(20))
+""").check()
+    assert sorted(map(int, lines(noted))) == list(range(20))
