@@ -69,6 +69,8 @@ class Attendant:
             timeout: seconds.
             brisk: whether to look for a moment before going to sleep.
         """
+        if descriptor < 0:
+            return False  # it was taken back and closed before we came to it
         poll = self._poll
         poll.register(descriptor, select.POLLIN)
         try:
