@@ -318,8 +318,8 @@ class LaneOutput:
         self._source = object()
         self.ticket = 0
 
-    def read(self, stream: int, capture: Capture | None) -> bool:
-        """Take in what there is, once; whether there was something.
+    def read(self, stream: int, capture: Capture | None) -> bool | None:
+        """Take in what there is, once; whether there was something: None if not now, False if never again.
 
         Args:
             stream: stdout (0) or stderr (1).
@@ -327,7 +327,9 @@ class LaneOutput:
         """
         try:
             data = os.read(self.ours[stream], _READ_BYTES)
-        except OSError:  # nothing now, which is a BlockingIOError, or closed
+        except BlockingIOError:
+            return None
+        except OSError:  # closed
             return False
         if not data:
             return False

@@ -814,8 +814,8 @@ class Pool:
         if not self._writer.has_room(self.wake):
             self._muted.add(lane)
             self._listener.ignore_output(lane)
-        elif not lane.output.read(stream, _capture(lane)):
-            self._listener.ignore(lane.output.ours[stream])  # nothing, though it was readable: the end
+        elif lane.output.read(stream, _capture(lane)) is False:
+            self._listener.ignore(lane.output.ours[stream])
 
     def _take_in(self, lane: Lane, frames: list[Frame]) -> None:
         """Deal with what a worker said."""
