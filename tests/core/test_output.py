@@ -376,3 +376,11 @@ def test_a_lanes_output_closes_what_it_has_opened() -> None:
     output.close()
     output.close()
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_that_nothing_is_printed_now_is_told_from_the_end() -> None:
+    output = LaneOutput(OutputWriter())
+    assert output.read(0, None) is None
+    output.close_theirs()
+    assert output.read(0, None) is False
+    output.close()
