@@ -142,6 +142,7 @@ def warm(peer: Peer, scale: Scale) -> Iterator[None]:
             peer.run(time.sleep, [(0.02,)] * (2 * peer.workers))
         for _ in range(peer.pace.round_trips_of(50)):
             peer.result(peer.submit(operator.neg, 1))
+        # Whatever a pool starts in the background tells nobody when it has.
         time.sleep(scale.settle_s)
         yield
     finally:
@@ -171,6 +172,7 @@ class Blocked:
                     raise
             if clock() > deadline:
                 raise TimeoutError(f"a job has not started after {_START_S:g} s although a slot is free")
+            # Nothing else tells that a job of another library's runs, and a blocking open could wait for ever.
             time.sleep(0.001)
 
     def release(self) -> None:

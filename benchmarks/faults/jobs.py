@@ -192,6 +192,7 @@ def fork_and_return() -> str:
         return "from the child"
     deadline = time.monotonic() + 0.5
     while time.monotonic() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0):
+        # Python can't wait for a child with a time-out, and a handler of SIGCHLD would be a fault of its own.
         time.sleep(0.01)
     return "done"
 
