@@ -40,6 +40,9 @@ _PREFETCH_SINGLY = 4
 _LOOKED_AT = 8
 # How long prefetched jobs may wait in a lane while another lane is idle.
 _STEAL_AFTER_S = 0.001
+# Tiny jobs are given to no more lanes than this for each processor, however many workers there are: more don't run any
+# sooner, and each costs the caller a send and a receive of its own.
+_LANES_PER_CPU = 2
 # Workers that die while starting: how many in a row fail what waits (if there is no other worker), and the first and
 # the longest pause between two.
 _START_TRIES = 3
@@ -135,6 +138,7 @@ class Scheduler:
         self._driver = driver
         self._cores = cores
         self._cpus = min(cores, cpus or cores)
+        self._enough_cores = _LANES_PER_CPU * self._cpus
         self._lane_limit = lane_limit
         self._spare = spare
         self._default_threads = default_threads
@@ -163,6 +167,10 @@ class Scheduler:
         self._job_s: float | None = None
         # When prefetched jobs are taken from busy lanes because another is idle; None: there is no such case.
         self._steal_at: float | None = None
+        # When to look whether lanes may go on to be left idle, and how many outcomes there were when that was planned.
+        self._widen_at: float | None = None
+        self._outcomes_then = 0
+        self._outcomes = 0
         self._failed_starts = 0
         self._start_at = 0.0
         self._deciding = 0
@@ -223,15 +231,28 @@ class Scheduler:
             self._start_lanes(job, now)
             threads = job.options.threads
             room = (self._cores - self._busy_cores) // threads - self._starting.get(threads, 0)
-            self._saturated = room <= 0 or now < self._start_at or job.memory > self._free_memory
+            narrow = self._narrow
+            self._saturated = room <= 0 or narrow or now < self._start_at or job.memory > self._free_memory
+            if narrow and self._widen_at is None:
+                self._plan_widening(now)
         else:
             self._saturated = False
             self._plan_steal(now)
         self._keep_spares(now)
 
+    @property
+    def _narrow(self) -> bool:
+        """Whether lanes are left idle though jobs wait: those at work are more than run at a time, and get through."""
+        return self._busy_cores >= self._enough_cores and self.brisk and self._busy_cores < self._cores
+
+    def _plan_widening(self, now: float) -> None:
+        self._widen_at = now + _STEAL_AFTER_S
+        self._outcomes_then = self._outcomes
+        self.alarm = min(self.alarm, self._widen_at)
+
     def _lane_for(self, job: Job) -> Slot | None:
         threads = job.options.threads
-        if self._busy_cores + threads <= self._cores:
+        if self._busy_cores + threads <= self._cores and not self._narrow:
             idle = self._idle.get(threads)
             return idle.pop() if idle and job.memory <= self._free_memory else None
         # The rest is sent when a lane has answered, much of it at once.
@@ -263,7 +284,7 @@ class Scheduler:
             or seconds > _PREFETCH_LONGEST_S
             or job.frame_bytes > _PREFETCH_BYTES
             or job.alone
-            or self._busy_cores + job.options.threads <= self._cores
+            or (self._busy_cores + job.options.threads <= self._cores and not self._narrow)
         ):
             return 0
         return min(
@@ -353,7 +374,7 @@ class Scheduler:
         """Start lanes for the queue that `job` heads."""
         threads = job.options.threads
         wanted = min(self.queue.count, (self._cores - self._busy_cores) // threads) - self._starting.get(threads, 0)
-        if wanted <= 0 or job.memory > self._free_memory:
+        if wanted <= 0 or job.memory > self._free_memory or self._narrow:
             return
         if now < self._start_at:
             self.alarm = min(self.alarm, self._start_at)
@@ -555,6 +576,7 @@ class Scheduler:
             slot.worn = rest_bytes - slot.rest_bytes > self._growth
         job.attempts += 1
         job.deadline = None
+        self._outcomes += 1
         self._job_s = seconds if self._job_s is None else 0.75 * self._job_s + 0.25 * seconds
         options = job.options
         if not ok and options.retry_on and job.attempts <= options.retries:
@@ -673,7 +695,7 @@ class Scheduler:
 
     def next_tick(self) -> float | None:
         """Monotonic seconds at which `tick` is due; None: not before another event."""
-        times = [self._steal_at, self._limits[0][0] if self._limits else None]
+        times = [self._steal_at, self._widen_at, self._limits[0][0] if self._limits else None]
         if self._start_at and self.queue.count:
             times.append(self._start_at)
         if self._idle_timeout is not None:
@@ -692,6 +714,12 @@ class Scheduler:
                 for slot in list(self.slots.values()):
                     if len(slot.inflight) > 1:
                         self._reclaim(slot)
+            self.fill(now)
+        if self._widen_at is not None and self._widen_at <= now:
+            self._widen_at = None
+            if self._outcomes == self._outcomes_then:
+                # What runs is not that short after all.
+                self._job_s = _TINY_S
             self.fill(now)
         if self._start_at and self._start_at <= now:
             self._start_at = 0.0

@@ -116,6 +116,40 @@ def test_prefetched_jobs_move_to_a_lane_that_is_idle() -> None:
     assert {job.slot for job in unfinished} == {first, second}
 
 
+def _many_lanes_and_tiny_jobs() -> Workshop:
+    """Eight idle lanes on one processor, where jobs have been tiny."""
+    shop = Workshop(cores=8, cpus=1)
+    for _ in range(8):
+        shop.submit()
+    for lane in [shop.ready() for _ in range(8)]:
+        shop.run_next(lane, seconds=1e-5)
+    return shop
+
+
+def test_tiny_jobs_go_to_no_more_lanes_than_can_be_kept_busy() -> None:
+    shop = _many_lanes_and_tiny_jobs()
+    jobs = [shop.submit() for _ in range(40)]
+    while any(shop.has_work(lane) for lane in shop.lanes()):
+        for lane in shop.lanes():
+            if shop.has_work(lane):
+                shop.run_next(lane, seconds=1e-5)
+    assert all(shop.ends[job.seq] is End.OUTCOME for job in jobs)
+    assert sum(lane.served > 1 for lane in shop.lanes()) == 2
+
+
+def test_lanes_that_were_left_idle_are_used_as_soon_as_jobs_turn_out_not_to_be_tiny() -> None:
+    shop = _many_lanes_and_tiny_jobs()
+    for _ in range(40):
+        shop.submit()
+    busy = [lane for lane in shop.lanes() if shop.has_work(lane)]
+    assert len(busy) == 2
+    for lane in busy:
+        shop.claim(lane)  # and none of them ends
+    assert (due := shop.scheduler.next_tick()) is not None
+    shop.tick(due - shop.now)
+    assert all(shop.has_work(lane) for lane in shop.lanes() if lane not in busy)
+
+
 def test_large_or_long_jobs_are_not_prefetched() -> None:
     shop = Workshop(cores=1)
     lane = shop.warm_lane()

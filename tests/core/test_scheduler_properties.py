@@ -43,6 +43,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @initialize(
         cores=st.integers(1, 4),
+        cpus=st.sampled_from([None, 1]),
         spare=st.integers(0, 2),
         idle_timeout=st.sampled_from([None, 5.0]),
         max_jobs=st.sampled_from([None, 1, 3]),
@@ -53,6 +54,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def make(
         self,
         cores: int,
+        cpus: int | None,
         spare: int,
         idle_timeout: float | None,
         max_jobs: int | None,
@@ -64,6 +66,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.random = random.Random(seed)
         self.shop = Workshop(
             cores=cores,
+            cpus=cpus,
             spare=spare,
             idle_timeout=idle_timeout,
             max_jobs_per_lane=max_jobs,
