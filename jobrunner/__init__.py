@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from jobrunner.algorithm_job import AlgorithmJob as AlgorithmJob
     from jobrunner.backend import Backend as Backend
     from jobrunner.backend import Capabilities as Capabilities
+    from jobrunner.batch import Batch as Batch
+    from jobrunner.batch import sweep as sweep
+    from jobrunner.batch import zip_points as zip_points
     from jobrunner.errors import ExecutorShutdownError as ExecutorShutdownError
     from jobrunner.errors import JobCancelledError as JobCancelledError
     from jobrunner.errors import JobError as JobError
@@ -51,6 +54,7 @@ _HOME = {
     "AlgorithmJob": "algorithm_job",
     "Backend": "backend",
     "BasePrimitiveJob": "primitive_job",
+    "Batch": "batch",
     "Capabilities": "backend",
     "ExecutorShutdownError": "errors",
     "InlineExecutor": "executors.inline",
@@ -76,12 +80,14 @@ _HOME = {
     "get_executor": "executors.default",
     "set_executor": "executors.default",
     "share": "sharing",
+    "sweep": "batch",
     "use_executor": "executors.default",
     "wait": "waiting",
+    "zip_points": "batch",
 }
 
 #: Names of the contract that a later version brings; asking for one says so.
-_LATER = ("Batch", "DaskExecutor", "RayExecutor", "benchmark", "register_joblib", "sweep", "zip_points")
+_LATER = ("DaskExecutor", "RayExecutor", "benchmark", "register_joblib")
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
 

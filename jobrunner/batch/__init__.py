@@ -2,10 +2,13 @@
 
 ::
 
-    spec.py     a TOML file ──┐
-    values.py   -p key=text ──┼──▶ points.py   Points ──▶ run.py ──submit──▶ an executor
-    target.py   module:function ─▶ the function ────────────▲  │
-    seeds.py    each point's seed ──────────────────────────┘  └──outcomes──▶ output.py   .csv, .jsonl
+    points_file.py  .csv, .jsonl ──┐                                      ┌── store.py     reading: Store
+    spec.py         a TOML file ───┤                       SQLite file ◀──┼── registry.py  what the batch is
+    values.py       -p key=text ───┴─▶ points.py                ▲         └── ledger.py    claims and outcomes
+    target.py   module:function ──┐       │                     │
+    seeds.py    each point's seed ┴───────┴▶ batch.py   Batch ──┴─▶ run.py ──submit──▶ an executor
+                                                │
+                   export.py  output.py  replicates.py  columns.py     results as files, means, columns
 
 Example:
     >>> import concurrent.futures
@@ -18,9 +21,12 @@ Example:
     100
 """
 
+from jobrunner.batch.batch import DEFAULT_STORE, Batch
 from jobrunner.batch.columns import flatten, to_json
 from jobrunner.batch.output import OutputWriter, check_output, open_output, outcome_as_json
-from jobrunner.batch.points import Points, sweep, zip_points
+from jobrunner.batch.points import Points, as_points, point_key, sweep, zip_points
+from jobrunner.batch.points_file import read_points
+from jobrunner.batch.replicates import aggregate, group
 from jobrunner.batch.run import Outcome, OutcomeStatus, StopRequest, Summary, run_points
 from jobrunner.batch.seeds import Seeding, point_seed
 from jobrunner.batch.spec import Spec, load_spec
@@ -28,6 +34,8 @@ from jobrunner.batch.target import Target, check_parameters, load_target
 from jobrunner.batch.values import canonical_json, parse_range, parse_values
 
 __all__ = [
+    "DEFAULT_STORE",
+    "Batch",
     "Outcome",
     "OutcomeStatus",
     "OutputWriter",
@@ -37,17 +45,22 @@ __all__ = [
     "StopRequest",
     "Summary",
     "Target",
+    "aggregate",
+    "as_points",
     "canonical_json",
     "check_output",
     "check_parameters",
     "flatten",
+    "group",
     "load_spec",
     "load_target",
     "open_output",
     "outcome_as_json",
     "parse_range",
     "parse_values",
+    "point_key",
     "point_seed",
+    "read_points",
     "run_points",
     "sweep",
     "to_json",

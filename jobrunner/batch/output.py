@@ -1,12 +1,13 @@
-"""The file that ``--output`` names: one line a job, written as the job ends.
+"""The file that ``--output`` names: one line a point, or a replicate of it.
 
-``.jsonl``: each line is an object with ``index, parameters, seed, status, result, error, run_s``.
+``.jsonl``: each line is an object with ``index, parameters, seed, status, result, error, run_s``, and ``replicate``
+where points have more than one.
 
-``.csv``: the columns are the parameters, ``seed`` (if the function takes one), ``status``, the result's columns,
-``run_s``, ``error`` and ``extra``.  The first result fixes the result's columns; until there is one, the lines of
-failed points wait.  What a later result has beside them goes into ``extra``, as one JSON object.  A parameter that has
-the name of one of these columns becomes ``parameter.<name>``, a result's column that has the name of an earlier one
-``result.<name>``.
+``.csv``: the columns are the parameters, ``replicate`` (where points have more than one), ``seed`` (if the function
+takes one), ``status``, the result's columns, ``run_s``, ``error`` and ``extra``.  The first result fixes the result's
+columns; until there is one, the lines of failed points wait.  What a later result has beside them goes into ``extra``,
+as one JSON object.  A parameter that has the name of one of these columns becomes ``parameter.<name>``, a result's
+column that has the name of an earlier one ``result.<name>``.
 
 A line goes to the file in one write, so that a killed run leaves whole lines.  Cancelled points are not written.
 """
@@ -69,11 +70,13 @@ class OutputWriter(ABC):
 
     Args:
         path: the file.
-        names: the parameters that every point has.
+        names: the parameters that points have.
+        replicated: whether points have more than one replicate.
     """
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
+    def __init__(self, path: Path, names: Sequence[str], replicated: bool) -> None:
         self._names = tuple(names)
+        self._replicated = replicated
         self._file = _LineFile(path)
 
     @abstractmethod
@@ -100,12 +103,13 @@ class OutputWriter(ABC):
 class _JsonLinesWriter(OutputWriter):
     def write(self, outcome: Outcome) -> None:
         if outcome.status is not OutcomeStatus.CANCELLED:
-            self._file.write(json.dumps(outcome_as_json(outcome), allow_nan=False) + "\n")
+            document = outcome_as_json(outcome, replicated=self._replicated)
+            self._file.write(json.dumps(document, allow_nan=False) + "\n")
 
 
 class _CsvWriter(OutputWriter):
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        super().__init__(path, names)
+    def __init__(self, path: Path, names: Sequence[str], replicated: bool) -> None:
+        super().__init__(path, names, replicated)
         self._waiting: list[Outcome] = []  # failed ones, until the header is written; later empty
         self._columns: tuple[str, ...] | None = None  # the result's own, without prefix; None: no header yet
 
@@ -129,7 +133,9 @@ class _CsvWriter(OutputWriter):
 
     def _begin(self, outcomes: Sequence[Outcome], columns: tuple[str, ...]) -> None:
         """Write the header and the lines of the first outcomes; `columns` are those of a result."""
-        seed = ("seed",) if outcomes[0].seed is not None else ()
+        seed: tuple[str, ...] = ("seed",) if outcomes[0].seed is not None else ()
+        if self._replicated:
+            seed = ("replicate", *seed)
         own = {*seed, "status", "run_s", "error", "extra"}
         header = [free_name(name, own, "parameter.") for name in self._names]
         header += [*seed, "status"]
@@ -145,7 +151,8 @@ class _CsvWriter(OutputWriter):
         columns = flatten(outcome.value) if outcome.status is OutcomeStatus.DONE else {}
         results = [columns.pop(name, None) for name in self._columns or ()]
         return [
-            *(to_json(outcome.parameters[name]) for name in self._names),
+            *(to_json(outcome.parameters.get(name)) for name in self._names),
+            *([outcome.replicate] if self._replicated else []),
             *([outcome.seed] if outcome.seed is not None else []),
             outcome.status.value,
             *results,
@@ -170,24 +177,25 @@ def check_output(path: str | os.PathLike[str]) -> None:
         raise SpecError(f"expected a file name ending in {' or '.join(_WRITERS)}, found {str(path)!r}", key="output")
 
 
-def open_output(path: str | os.PathLike[str], names: Sequence[str]) -> OutputWriter:
+def open_output(path: str | os.PathLike[str], names: Sequence[str], *, replicated: bool = False) -> OutputWriter:
     """Open the output file, readable by its owner alone if it is new.
 
     An existing file is overwritten, once there is a line to write.
 
     Args:
         path: the file; its ending chooses the format, ``.csv`` or ``.jsonl``.
-        names: the parameters that every point has.
+        names: the parameters that points have; one that a point lacks is empty.
+        replicated: whether points have more than one replicate, which is then told.
 
     Raises:
         SpecError: another ending.
         StoreError: the file can't be written.
     """
     check_output(path)
-    return _WRITERS[Path(path).suffix.lower()](Path(path), names)
+    return _WRITERS[Path(path).suffix.lower()](Path(path), names, replicated)
 
 
-def outcome_as_json(outcome: Outcome) -> dict[str, Any]:
+def outcome_as_json(outcome: Outcome, *, replicated: bool = False) -> dict[str, Any]:
     """One outcome as an object that `json.dumps` takes.
 
     Example:
@@ -198,6 +206,7 @@ def outcome_as_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "index": outcome.index,
         "parameters": to_json(outcome.parameters),
+        **({"replicate": outcome.replicate} if replicated else {}),
         "seed": outcome.seed,
         "status": outcome.status.value,
         "result": to_json(outcome.value) if done else None,

@@ -11,11 +11,13 @@ import dataclasses
 import os
 import platform
 import sys
+import threading
 from pathlib import Path
+from typing import Final
 
 import psutil
 
-__all__ = ["SILENT_S", "Owner", "this_process"]
+__all__ = ["RUNS", "SILENT_S", "Owner", "Runs", "this_process"]
 
 #: Seconds without a sign of life after which a process that can't be seen from here is taken for dead.
 SILENT_S = 120.0
@@ -44,6 +46,32 @@ class Owner:
     def alive(self) -> bool:
         """Whether it runs; only for one that is visible."""
         return _started(self.pid) == self.started
+
+
+class Runs:
+    """The runs that are under way in this process, which a run that ended by an error has left behind in its store."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: set[tuple[str, int]] = set()
+
+    def begin(self, path: Path, runner: int) -> None:
+        """This process runs points of the store at `path` as its `runner`."""
+        with self._lock:
+            self._runs.add((str(path.resolve()), runner))
+
+    def end(self, path: Path, runner: int) -> None:
+        """It does no more."""
+        with self._lock:
+            self._runs.discard((str(path.resolve()), runner))
+
+    def has(self, path: Path, runner: int) -> bool:
+        """Whether it does."""
+        with self._lock:
+            return (str(path.resolve()), runner) in self._runs
+
+
+RUNS: Final = Runs()
 
 
 def this_process() -> Owner:

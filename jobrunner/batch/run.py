@@ -2,30 +2,67 @@
 
 ::
 
-    points ──▶ fill: at most `look_ahead` futures ──submit──▶ executor
-                                                                │ done callback, on any thread
-    on_outcome ◀── the calling thread ◀── queue of events ◀─────┘
-                                             ▲
-                          StopRequest.request()  (another thread, or a signal handler)
+    source ──Claimed──▶ queue of events ──▶ the calling thread ──submit──▶ executor
+       ▲                     ▲   ▲               │                             │
+       │     StopRequest ────┘   └── future ─────│───── done callback ◀────────┘
+       └───────────ask, record, say──────────────┴──▶ on_outcome
 
-The calling thread does all the work, and sleeps on the queue.  Only futures that are under way are kept, so that a
-million points need the memory of `look_ahead` of them.
+The calling thread does all the work, and sleeps on the queue.  A source is where points come from and where their
+outcomes go: a store's `Ledger`, or a sequence in memory.  Only the points that are under way are kept, so that a
+million of them need the memory of some thousand.
+
+A point whose worker died is run again after a pause, up to `Policy.retries` times: what killed it may pass (a machine
+short of memory, a node that went away).  What its function raises is its outcome.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import enum
+import heapq
+import itertools
+import math
+import os
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Any, Protocol
+
+import psutil
 
 from jobrunner.batch.seeds import Seeding
+from jobrunner.batch.work import Beat, Claimed, Fault, Revoked, Work
+from jobrunner.errors import MemoryLimitExceeded, WorkerDiedError
+from jobrunner.executors.future import JobFuture
 from jobrunner.report import JobReport
 
-__all__ = ["Outcome", "OutcomeStatus", "StopRequest", "Summary", "run_points"]
+__all__ = [
+    "Activity",
+    "Outcome",
+    "OutcomeStatus",
+    "Policy",
+    "Source",
+    "StopRequest",
+    "Summary",
+    "run_points",
+    "run_works",
+]
+
+#: How many points are under way at a time, at least for each worker and at most.  Between the two, as many as last for
+#: some time: fewer would have workers wait for the store, more would leave none for another process.
+_AHEAD_PER_WORKER = 2
+_AHEAD_MOST = 4000
+_AHEAD_SHORT_S = 0.2
+_AHEAD_LONG_S = 1.0
+
+#: The first and the longest pause before a point whose worker died is run again; each is twice the one before.
+_RETRY_PAUSE_S = 0.5
+_RETRY_PAUSE_LONGEST_S = 60.0
+
+#: How many running jobs are told of in detail.
+_ACTIVITY_MOST = 256
 
 
 class OutcomeStatus(enum.Enum):
@@ -34,6 +71,7 @@ class OutcomeStatus(enum.Enum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    RETRIED = "retried"  #: its worker died, and it is run again
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,30 +79,36 @@ class Outcome:
     """What became of one point.
 
     Attributes:
-        index: the point's place in the batch, from 0.
+        index: the point's place in the batch, from 0; with replicates each has a place of its own.
         parameters: the point.
+        replicate: which repetition of the point, from 0.
         seed: what the point's random numbers came from; None if the function takes none.
-        status: done, failed or cancelled.
+        status: done, failed, cancelled or retried.
         value: what the function returned, when done.
-        error: what the job ended with, when failed.
+        error: what the job ended with, when failed or retried.
         report: the job's report, from executors that give one.
+        stdout: what it printed, where that was captured.
+        stderr: what it printed on standard error.
+        cause: one line on why it failed; None when it did not.
     """
 
     index: int
     parameters: Mapping[str, Any]
+    replicate: int = 0
     seed: int | None = None
     status: OutcomeStatus
     value: Any = dataclasses.field(default=None, repr=False)
     error: BaseException | None = None
     report: JobReport | None = dataclasses.field(default=None, repr=False)
+    stdout: str = dataclasses.field(default="", repr=False)
+    stderr: str = dataclasses.field(default="", repr=False)
+    cause: str | None = None
 
-    @property
-    def cause(self) -> str | None:
-        """One line on why the point failed; None when it did not."""
-        if self.error is None:
-            return None
-        text = " ".join(str(self.error).split())
-        return f"{type(self.error).__name__}: {text}" if text else type(self.error).__name__
+    def __post_init__(self) -> None:
+        if self.cause is None and self.error is not None:
+            text = " ".join(str(self.error).split())
+            name = type(self.error).__name__
+            object.__setattr__(self, "cause", f"{name}: {text}" if text else name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,22 +116,56 @@ class Summary:
     """How a run ended.
 
     Attributes:
-        total: points in the batch.
-        done: points whose function returned.
-        failed: points whose job failed.
+        total: points in the batch, each replicate counted.
+        done: points whose function returned in this run.
+        failed: points that stand as failed at its end.
         cancelled: points that were ended or never started, because a stop was requested.
-        elapsed_s: wall-clock seconds from the first submit to the last end.
+        skipped: points that were done before, or by another process.
+        elapsed_s: wall-clock seconds of the run.
+        stopped: why it was stopped early, where it stopped by itself or was asked to; None otherwise.
     """
 
     total: int
     done: int
     failed: int
     cancelled: int
+    skipped: int = 0
     elapsed_s: float
+    stopped: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What to do about failures.
+
+    Attributes:
+        retries: how often a point is run again after its worker died.
+        max_failures: stop after so many points have failed in this run; None: go on.
+    """
+
+    retries: int = 0
+    max_failures: int | None = None
+
+
+#: What a run is doing, as `RunnerRecord.activity` has it.
+Activity = Mapping[str, Any]
+
+
+class Source(Protocol):
+    """Where the points of a run come from, and where their outcomes go.  Its answers are events."""
+
+    def ask(self, count: int) -> None:
+        """Ask for up to `count` points; a `Claimed` is to follow."""
+
+    def record(self, work: Work, outcome: Outcome) -> None:
+        """Keep an outcome; a cancelled one is not told."""
+
+    def say(self, activity: Activity) -> None:
+        """Take note of what the run is doing, after each `Beat`."""
 
 
 class StopRequest:
-    """Asks one `run_points` to stop: nothing more is started, and what runs is ended.
+    """Asks one run to stop: nothing more is started, and what runs is ended.
 
     `request` may be called at any time, from any thread and from a signal handler.
 
@@ -102,13 +180,19 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.reason: str | None = None
         # A SimpleQueue's put is reentrant: a signal handler may interrupt another put on the same thread.
-        self._events: queue.SimpleQueue[concurrent.futures.Future[Any] | None] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
 
-    def request(self) -> None:
-        """Ask for the stop; further calls change nothing."""
+    def request(self, reason: str | None = None) -> None:
+        """Ask for the stop; of several, the first reason is kept."""
+        if not self.requested:
+            self.reason = reason
         self.requested = True
-        self._events.put(None)
+        self.events.put(None)
+
+
+_Event = concurrent.futures.Future[Any] | Claimed | Revoked | Beat | Fault | None
 
 
 def run_points(
@@ -119,11 +203,11 @@ def run_points(
     seeding: Seeding | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
     stop: StopRequest | None = None,
-    look_ahead: int = 1000,
 ) -> Summary:
     """Call `function` on every point, each call a job of `executor`, and return when all have ended.
 
-    A point that fails doesn't raise, and a `KeyboardInterrupt` or `SystemExit` out of a job is that job's failure.
+    Nothing is stored; `jobrunner.Batch` is for what must survive.  A point that fails doesn't raise, and a
+    `KeyboardInterrupt` or `SystemExit` out of a job is that job's failure.
 
     Args:
         function: called with the point's parameters as keywords.
@@ -132,7 +216,6 @@ def run_points(
         seeding: what the function gets for its parameters ``seed`` and ``rng``; default nothing.
         on_outcome: called with each `Outcome` as its job ends, on this thread, in the order of ending.
         stop: a request through it ends the run early.
-        look_ahead: how many jobs are handed to the executor at a time, at most.
 
     Raises:
         Exception: what `executor.submit` or `on_outcome` raises, after what was running has been ended.
@@ -147,100 +230,294 @@ def run_points(
         >>> summary.done, summary.failed
         (2, 1)
     """
-    return _Run(function, points, executor, seeding, on_outcome, stop or StopRequest(), look_ahead).run()
+    stop = stop or StopRequest()
+    begun = time.monotonic()
+    source = _Memory(points, seeding, stop.events.put)
+    counts = run_works(function, executor, source, seeding=seeding, on_outcome=on_outcome, stop=stop)
+    done, failed = counts[OutcomeStatus.DONE], counts[OutcomeStatus.FAILED]
+    return Summary(
+        total=len(points),
+        done=done,
+        failed=failed,
+        cancelled=len(points) - done - failed,
+        elapsed_s=time.monotonic() - begun,
+        stopped=stop.reason,
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Pending:
-    index: int
-    parameters: Mapping[str, Any]
-    seed: int | None
+class _Memory:
+    """Points of a sequence, whose outcomes go nowhere."""
+
+    def __init__(
+        self, points: Iterable[Mapping[str, Any]], seeding: Seeding | None, tell: Callable[[Claimed], object]
+    ) -> None:
+        self._waiting = iter(enumerate(points))
+        self._seeding = seeding
+        self._tell = tell
+
+    def ask(self, count: int) -> None:
+        seeding = self._seeding
+        self._tell(
+            Claimed(
+                [
+                    Work(index, index, parameters, 0, seeding.seed(parameters) if seeding is not None else None)
+                    for index, parameters in itertools.islice(self._waiting, count)
+                ]
+            )
+        )
+
+    def record(self, work: Work, outcome: Outcome) -> None:
+        pass
+
+    def say(self, activity: Activity) -> None:
+        pass
+
+
+def run_works(
+    function: Callable[..., Any],
+    executor: concurrent.futures.Executor,
+    source: Source,
+    *,
+    seeding: Seeding | None = None,
+    policy: Policy | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+    on_activity: Callable[[Activity], None] | None = None,
+    stop: StopRequest,
+) -> Mapping[OutcomeStatus, int]:
+    """Run what `source` gives until it has no more, or a stop is requested.
+
+    Args:
+        function: called with a point's parameters as keywords.
+        executor: where the jobs run.  It stays open.
+        source: gives the points, through ``stop.events``.
+        seeding: what the function gets for its parameters ``seed`` and ``rng``.
+        policy: what to do about failures.
+        on_outcome: called with each `Outcome`, on this thread.
+        on_activity: called with what the run is doing, once a second if the source has `Beat`s, on this thread.
+        stop: ends the run early; its queue has the events of the run.
+
+    Returns:
+        How many points ended in each status.
+
+    Raises:
+        JobRunnerError: the source has failed.
+        Exception: what `executor.submit`, `on_outcome` or `on_activity` raises.  In either case what was running has
+            been asked to end.
+    """
+    return _Run(function, executor, source, seeding, policy or Policy(), on_outcome, on_activity, stop).run()
 
 
 class _Run:
     def __init__(
         self,
         function: Callable[..., Any],
-        points: Sequence[Mapping[str, Any]],
         executor: concurrent.futures.Executor,
+        source: Source,
         seeding: Seeding | None,
+        policy: Policy,
         on_outcome: Callable[[Outcome], None] | None,
+        on_activity: Callable[[Activity], None] | None,
         stop: StopRequest,
-        look_ahead: int,
     ) -> None:
         self.function = function
-        self.points = points
         self.executor = executor
+        self.source = source
         self.seeding = seeding
+        self.policy = policy
         self.on_outcome = on_outcome
+        self.on_activity = on_activity
         self.stop = stop
-        self.look_ahead = look_ahead
+        self.workers = _workers(executor)
         # Insertion order is the order of submission; a future leaves when its outcome has been told.
-        self.pending: dict[concurrent.futures.Future[Any], _Pending] = {}
+        self.pending: dict[concurrent.futures.Future[Any], Work] = {}
+        # What waits for its next attempt: when that is due (monotonic), a number to break ties, and the point.
+        self.retrying: list[tuple[float, int, Work]] = []
+        self.tickets = itertools.count()
+        # How often the workers of a point have died in this run; only points of which one did.
+        self.deaths: dict[int, int] = {}
+        self.revoked: set[int] = set()
+        self.asked = False
+        self.exhausted = False
+        self.stopping = False
+        # How many points are to be under way, and when they were asked for last.
+        self.least = _AHEAD_PER_WORKER * self.workers + 1
+        self.goal = self.least
+        self.asked_at = -math.inf
         self.counts = dict.fromkeys(OutcomeStatus, 0)
+        # Ended jobs a second, smoothed, and what it is computed from.
+        self.rate = 0.0
+        self.ended = 0
+        self.looked_at = time.monotonic()
+        self.looked_ended = 0
 
-    def run(self) -> Summary:
-        begun = time.monotonic()
+    def run(self) -> Mapping[OutcomeStatus, int]:
         try:
-            waiting = iter(enumerate(self.points))
-            self.fill(waiting)
-            while self.pending:
-                self.tell(self.next_ended())
-                self.fill(waiting)
+            while True:
+                self.ask()
+                if not self.pending and (self.stop.requested or not (self.asked or self.retrying)):
+                    return self.counts
+                self.take(self.next_event())
         except BaseException:
             self.cancel_pending()
             raise
-        done, failed = self.counts[OutcomeStatus.DONE], self.counts[OutcomeStatus.FAILED]
-        return Summary(
-            total=len(self.points),
-            done=done,
-            failed=failed,
-            cancelled=len(self.points) - done - failed,
-            elapsed_s=time.monotonic() - begun,
-        )
 
-    def fill(self, waiting: Iterator[tuple[int, Mapping[str, Any]]]) -> None:
-        while not self.stop.requested and len(self.pending) < self.look_ahead:
-            following = next(waiting, None)
-            if following is None:
-                return
-            index, parameters = following
-            seed = self.seeding.seed(parameters) if self.seeding is not None else None
-            drawn = self.seeding.arguments(seed) if self.seeding is not None else {}
-            future = self.executor.submit(self.function, **parameters, **drawn)
-            self.pending[future] = _Pending(index, parameters, seed)
-            future.add_done_callback(self.stop._events.put)
+    # --- what comes in ---
 
-    def next_ended(self) -> concurrent.futures.Future[Any]:
-        while True:
-            ended = self.stop._events.get()
-            if ended is not None:
-                return ended
+    def ask(self) -> None:
+        if self.asked or self.exhausted or self.stop.requested:
+            return
+        under_way = len(self.pending) + len(self.retrying)
+        if under_way > max(self.goal // 2, self.workers):
+            return
+        now = time.monotonic()
+        if now - self.asked_at < _AHEAD_SHORT_S:
+            self.goal = min(2 * self.goal, _AHEAD_MOST)
+        elif now - self.asked_at > _AHEAD_LONG_S:
+            self.goal = max(self.goal // 2, self.least)
+        self.asked_at = now
+        self.asked = True
+        self.source.ask(max(self.goal - under_way, 1))
+
+    def next_event(self) -> _Event:
+        """The next event, or None when a retry is due."""
+        if not self.retrying:
+            return self.stop.events.get()
+        try:
+            return self.stop.events.get(timeout=max(0.0, self.retrying[0][0] - time.monotonic()))
+        except queue.Empty:
+            return None
+
+    def take(self, event: _Event) -> None:
+        if isinstance(event, concurrent.futures.Future):
+            self.end(event)
+        elif isinstance(event, Claimed):
+            self.asked = False
+            self.exhausted = not event.works
+            for work in event.works:
+                self.submit(work)
+        elif isinstance(event, Revoked):
+            self.revoke(event.ids)
+            if event.stop:
+                self.stop.request("cancelled by another process")
+        elif isinstance(event, Beat):
+            self.beat()
+        elif isinstance(event, Fault):
+            raise event.error
+        while self.retrying and (self.stop.requested or self.retrying[0][0] <= time.monotonic()):
+            self.submit(heapq.heappop(self.retrying)[2])
+        if self.stop.requested and not self.stopping:
+            self.stopping = True
             self.cancel_pending()
+
+    def submit(self, work: Work) -> None:
+        if self.stop.requested or work.id in self.revoked:
+            return
+        drawn = self.seeding.arguments(work.seed) if self.seeding is not None else {}
+        future = self.executor.submit(self.function, **work.parameters, **drawn)
+        self.pending[future] = work
+        future.add_done_callback(self.stop.events.put)
+
+    # --- ends ---
+
+    def revoke(self, ids: Set[int]) -> None:
+        self.revoked |= ids
+        for future, work in reversed(list(self.pending.items())):
+            if work.id in ids:
+                future.cancel()
 
     def cancel_pending(self) -> None:
         # The last first: otherwise each running job that ends would make room for a queued one to start.
         for future in reversed(list(self.pending)):
             future.cancel()
 
-    def tell(self, future: concurrent.futures.Future[Any]) -> None:
-        pending = self.pending.pop(future)
+    def end(self, future: concurrent.futures.Future[Any]) -> None:
+        work = self.pending.pop(future)
         status, value, error = _ending(future)
+        if status is OutcomeStatus.FAILED and self.tries_again(work, error):
+            status = OutcomeStatus.RETRIED
         self.counts[status] += 1
-        if self.on_outcome is None:
-            return
+        self.ended += 1
         report = getattr(future, "report", None)
-        self.on_outcome(
-            Outcome(
-                index=pending.index,
-                parameters=pending.parameters,
-                seed=pending.seed,
-                status=status,
-                value=value,
-                error=error,
-                report=report() if report is not None else None,
-            )
+        outcome = Outcome(
+            index=work.place,
+            parameters=work.parameters,
+            replicate=work.replicate,
+            seed=work.seed,
+            status=status,
+            value=value,
+            error=error,
+            report=report() if report is not None else None,
         )
+        if isinstance(future, JobFuture) and (output := future.output()) is not None and any(output):
+            outcome = dataclasses.replace(outcome, stdout=output.stdout, stderr=output.stderr)
+        if status is not OutcomeStatus.CANCELLED:
+            self.source.record(work, outcome)
+        if self.on_outcome is not None:
+            self.on_outcome(outcome)
+        failures = self.counts[OutcomeStatus.FAILED]
+        if self.policy.max_failures is not None and failures >= self.policy.max_failures and not self.stop.requested:
+            self.stop.request(f"{failures} {'point has' if failures == 1 else 'points have'} failed")
+
+    def tries_again(self, work: Work, error: BaseException | None) -> bool:
+        """Whether a failed point has another attempt, which is then planned."""
+        if not isinstance(error, WorkerDiedError) or isinstance(error, MemoryLimitExceeded):
+            return False
+        deaths = self.deaths[work.id] = self.deaths.get(work.id, 0) + 1
+        if deaths > self.policy.retries or self.stop.requested:
+            return False
+        pause = min(_RETRY_PAUSE_S * 2 ** (deaths - 1), _RETRY_PAUSE_LONGEST_S)
+        heapq.heappush(self.retrying, (time.monotonic() + pause, next(self.tickets), work))
+        return True
+
+    # --- once a second ---
+
+    def beat(self) -> None:
+        now = time.monotonic()
+        passed = now - self.looked_at
+        if passed > 0:
+            latest = (self.ended - self.looked_ended) / passed
+            self.rate = latest if not self.rate else 0.5 * self.rate + 0.5 * latest
+        self.looked_at, self.looked_ended = now, self.ended
+        activity = self.activity()
+        self.source.say(activity)
+        if self.on_activity is not None:
+            self.on_activity(activity)
+
+    def activity(self) -> Activity:
+        running: list[dict[str, Any]] = []
+        for future, work in self.pending.items():
+            if len(running) < _ACTIVITY_MOST and future.running():
+                report = getattr(future, "report", None)
+                found = report() if report is not None else None
+                running.append(
+                    {
+                        "place": work.place,
+                        "parameters": dict(work.parameters),
+                        "pid": found.pid if found is not None else None,
+                        "since": found.started_at if found is not None else None,
+                    }
+                )
+        pids: set[int] = {job["pid"] for job in running if job["pid"] is not None}
+        workers = {pid: _resident(pid) for pid in sorted(pids)}
+        return {
+            "rate": self.rate,
+            "under_way": len(self.pending) + len(self.retrying),
+            "running": running,
+            "workers": [{"pid": pid, "rss_bytes": size} for pid, size in workers.items()],
+            "rss_bytes": _resident(os.getpid()) + sum(workers.values()),
+        }
+
+
+def _workers(executor: concurrent.futures.Executor) -> int:
+    """How many jobs an executor runs at a time, as far as it tells."""
+    count = getattr(getattr(executor, "backend", None), "max_workers", None) or getattr(executor, "_max_workers", None)
+    return count if isinstance(count, int) else (os.cpu_count() or 1)
+
+
+def _resident(pid: int) -> int:
+    with contextlib.suppress(psutil.Error):
+        return int(psutil.Process(pid).memory_info().rss)
+    return 0
 
 
 def _ending(future: concurrent.futures.Future[Any]) -> tuple[OutcomeStatus, Any, BaseException | None]:

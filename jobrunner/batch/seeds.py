@@ -106,9 +106,14 @@ class Seeding:
         """Whether the function gets anything from the batch's seed."""
         return self.takes_seed or self.takes_rng
 
-    def seed(self, parameters: Mapping[str, Any]) -> int | None:
-        """The seed of a point, or None if the function takes none."""
-        return point_seed(self.batch_seed, parameters) if self.used else None
+    def seed(self, parameters: Mapping[str, Any], replicate: int = 0) -> int | None:
+        """The seed of a point, or None if the function takes none.
+
+        Args:
+            parameters: the point.
+            replicate: which repetition of it, from 0.
+        """
+        return point_seed(self.batch_seed, parameters, replicate) if self.used else None
 
     def arguments(self, seed: int | None) -> dict[str, Any]:
         """The arguments that a point with this `seed` gets beside its parameters.

@@ -6,6 +6,10 @@
     target = "ising.py:simulate"          # module:function or file.py:function, relative to this file; required
     name = "ising"                        # default: this file's name without .toml
     seed = 1                              # default: drawn at random, and shown
+    replicates = 1                        # how often each point is run, each time with a seed of its own
+    points = "points.csv"                 # a .csv or .jsonl file of points, relative to this file; multiplied with the
+                                          # parameters below
+    store = "ising.db"                    # where results are kept, relative to this file
 
     [sweep]                               # the product of these
     size = [16, 32]
@@ -23,6 +27,10 @@
     memory_limit = "2GiB"                 # memory that a job's processes may use
     retries = 0                           # further attempts when a worker died
     threads = 1                           # BLAS/OpenMP threads of a job
+    grace = 0.0                           # seconds between a polite interrupt and the end of a job's processes
+    max_failures = 10                     # so many points may fail before the batch stops
+    stop_on_error = false                 # whether the first failure stops it
+    workers = 4                           # how many jobs run at a time
 """
 
 from __future__ import annotations
@@ -36,9 +44,10 @@ from pathlib import Path
 from typing import Any
 
 from jobrunner.batch.points import Points, did_you_mean, sweep, zip_points
+from jobrunner.batch.points_file import read_points
 from jobrunner.batch.values import canonical_json, looks_like_range, parse_range
 from jobrunner.errors import SpecError
-from jobrunner.options import JobOptions
+from jobrunner.options import JobOptions, check_count
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,12 +57,10 @@ else:
 __all__ = ["Spec", "load_spec"]
 
 _TABLES = ("batch", "sweep", "zip", "fixed", "options")
-_BATCH_KEYS = ("target", "name", "seed")
-_OPTION_KEYS = ("time_limit", "memory_limit", "retries", "threads")
-_LATER_KEYS = {
-    "batch": ("store", "replicates"),
-    "options": ("capture_output", "engine", "max_failures", "stop_on_error"),
-}
+_BATCH_KEYS = ("target", "name", "seed", "replicates", "points", "store")
+_JOB_KEYS = ("time_limit", "memory_limit", "retries", "threads", "grace")
+_POLICY_KEYS = ("max_failures", "stop_on_error")
+_OPTION_KEYS = (*_JOB_KEYS, *_POLICY_KEYS, "workers")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,9 +72,14 @@ class Spec:
         target: ``module:function`` or ``file.py:function``, relative to the file's directory.
         name: the batch's name.
         seed: the batch's seed; None: one is to be drawn.
-        points: the points, fixed parameters included.
-        options: those of ``time_limit``, ``memory_limit``, ``retries`` and ``threads`` that the file gives, as
-            `JobOptions` takes them.
+        replicates: how often each point is run, at least once.
+        points: the points, those of a file and fixed parameters included.
+        fixed: the fixed parameters.
+        store: where results are kept, as an absolute path; None: not said.
+        options: those of ``time_limit``, ``memory_limit``, ``retries``, ``threads`` and ``grace`` that the file gives,
+            as `JobOptions` takes them.
+        policy: those of ``max_failures`` (at least 1) and ``stop_on_error`` that the file gives.
+        workers: how many jobs run at a time; None: not said.
         lines: for each parameter the line that it stands in, where that is known.
     """
 
@@ -75,8 +87,13 @@ class Spec:
     target: str
     name: str
     seed: int | None
+    replicates: int
     points: Points
+    fixed: Mapping[str, Any]
+    store: Path | None
     options: Mapping[str, Any]
+    policy: Mapping[str, Any]
+    workers: int | None
     lines: Mapping[str, int | None]
 
     @property
@@ -139,20 +156,29 @@ class _Reader:
         self.check_keys("batch", batch, _BATCH_KEYS)
         if "target" not in batch:
             raise self.wrong("is required: module:function or file.py:function", "batch", "target")
-        for key in ("target", "name"):
-            if key in batch and not (isinstance(batch[key], str) and batch[key]):
+        for key in ("target", "name", "points", "store"):
+            if key in batch and not (isinstance(batch[key], str) and batch[key] and "\0" not in batch[key]):
                 raise self.wrong(f"expected text, found {batch[key]!r}", "batch", key)
         seed = batch.get("seed")
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             raise self.wrong(f"expected a whole number, found {seed!r}", "batch", "seed")
+        replicates = batch.get("replicates", 1)
+        if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
+            raise self.wrong(f"expected a whole number of at least 1, found {replicates!r}", "batch", "replicates")
         points, lines = self.points()
+        options = self.options()
         return Spec(
             path=self.path,
             target=batch["target"],
             name=batch.get("name", self.path.stem),
             seed=seed,
+            replicates=replicates,
             points=points,
-            options=self.options(),
+            fixed=self.table("fixed"),
+            store=self.neighbour(batch["store"]) if "store" in batch else None,
+            options={key: value for key, value in options.items() if key in _JOB_KEYS},
+            policy={key: value for key, value in options.items() if key in _POLICY_KEYS},
+            workers=options.get("workers"),
             lines=lines,
         )
 
@@ -164,52 +190,79 @@ class _Reader:
             raise self.wrong("is empty: expected at least one parameter with its values", None, "sweep")
         lines: dict[str, int | None] = {}
         points = Points()
+        if "points" in self.table("batch"):
+            points = self.file_points(self.table("batch")["points"])
+            lines.update(dict.fromkeys(points.names, self.line("batch", "points")))
 
-        def add(table: str, make: Callable[..., Points], lists: Mapping[str, Any]) -> None:
+        def add(table: str, make: Callable[..., Points], lists: Mapping[str, Any], place: int = 0) -> None:
             nonlocal points
             for key in lists:
+                line = self.line(table, key, place)
                 if key in lines:
-                    raise self.wrong("the parameter is given twice", table, key)
-                lines[key] = self.line(table, key)
+                    known = f"the parameter is given twice (line {lines[key]})"
+                    raise SpecError(known, file=str(self.path), line=line, key=key)
+                lines[key] = line
             try:
                 points *= make(**lists)
             except SpecError as error:
-                raise _located(error, str(self.path), self.line(table, error.key)) from error
+                line = self.line(table, error.key or next(iter(lists), None), place)
+                raise _located(error, str(self.path), line) from error
 
         for key, value in swept.items():
             add("sweep", sweep, {key: self.values("sweep", key, value)})
-        for group in zipped:
-            add("zip", zip_points, {key: self.values("zip", key, value) for key, value in group.items()})
-        for key, value in fixed.items():
-            add("fixed", sweep, {key: [self.checked("fixed", key, value)]})
+        for place, group in enumerate(zipped):
+            add("zip", zip_points, {key: self.values("zip", key, value, place) for key, value in group.items()}, place)
+        if fixed:
+            add("fixed", zip_points, {key: [self.checked("fixed", key, value)] for key, value in fixed.items()})
         return points, lines
 
-    def values(self, table: str, key: str, value: Any) -> Any:
+    def file_points(self, name: str) -> Points:
+        try:
+            return read_points(self.neighbour(name))
+        except SpecError as error:
+            if error.line is not None:
+                raise
+            raise self.wrong(str(error), "batch", "points") from error
+
+    def neighbour(self, name: str) -> Path:
+        """The file that `name` names, relative to the spec file."""
+        return self.path.resolve().parent / os.path.expanduser(name)  # not Path's, which raises for an unknown user
+
+    def values(self, table: str, key: str, value: Any, place: int = 0) -> Any:
         """The values of one swept or zipped parameter: a list's items, a text range's numbers, else itself."""
         if isinstance(value, str) and looks_like_range(value):
             try:
                 return parse_range(key, value)
             except SpecError as error:
-                raise _located(error, str(self.path), self.line(table, key)) from error
-        self.checked(table, key, value)
+                raise _located(error, str(self.path), self.line(table, key, place)) from error
+        self.checked(table, key, value, place)
         return value if isinstance(value, list) else [value]
 
-    def checked(self, table: str, key: str, value: Any) -> Any:
+    def checked(self, table: str, key: str, value: Any, place: int = 0) -> Any:
         try:
             canonical_json(value)
         except TypeError as error:
             message = "expected numbers, text, booleans, lists or tables; dates and times can be given as text"
-            raise self.wrong(f"{message} ({error})", table, key) from error
+            raise self.wrong(f"{message} ({error})", table, key, place) from error
         except ValueError as error:
-            raise self.wrong(f"expected finite numbers, found {value!r}", table, key) from error
+            raise self.wrong(f"expected finite numbers, found {value!r}", table, key, place) from error
         return value
 
     def options(self) -> dict[str, Any]:
         options = self.table("options")
+        if "engine" in options:
+            raise self.wrong("comes in a later version of jobrunner: leave it out", "options", "engine")
         self.check_keys("options", options, _OPTION_KEYS)
         for key, value in options.items():
+            if key == "stop_on_error":
+                if not isinstance(value, bool):
+                    raise self.wrong(f"expected true or false, found {value!r}", "options", key)
+                continue
             try:
-                JobOptions(**{key: value})
+                if key in _JOB_KEYS:
+                    JobOptions(**{key: value})
+                else:
+                    check_count(key, value)
             except (TypeError, ValueError) as error:
                 raise self.wrong(str(error), "options", key) from error
         return options
@@ -222,22 +275,24 @@ class _Reader:
 
     def check_keys(self, table: str, found: Mapping[str, Any], known: tuple[str, ...]) -> None:
         for key in found:
-            if key in _LATER_KEYS.get(table, ()):
-                raise self.wrong("is not supported in this version: leave it out", table, key)
             if key not in known:
                 raise self.wrong(f"unknown; [{table}] has {_listed(known)}{did_you_mean(key, known)}", table, key)
 
-    def wrong(self, message: str, table: str | None, key: str) -> SpecError:
-        return SpecError(message, file=str(self.path), line=self.line(table, key), key=key)
+    def wrong(self, message: str, table: str | None, key: str, place: int = 0) -> SpecError:
+        return SpecError(message, file=str(self.path), line=self.line(table, key, place), key=key)
 
-    def line(self, table: str | None, key: str | None) -> int | None:
+    def line(self, table: str | None, key: str | None, place: int = 0) -> int:
         """Where `key` of `table` (or the table `key` itself) stands, as far as plain lines tell.
+
+        Args:
+            table: the table's name; None if `key` is one.
+            key: the key; None or unknown: the line of the table, or else the first line.
+            place: which of the tables of that name, from 0.
 
         The TOML parser keeps no positions.  Inline tables are not searched: the line of their table is given then.
         """
-        if key is None:
-            return None
         current: str | None = None
+        seen = -1  # the place of the table of that name which was seen last
         fallback: int | None = None
         for number, text in enumerate(self.text.splitlines(), start=1):
             header = re.match(r"\s*\[\[?\s*([\w\"'. -]+?)\s*\]\]?\s*(#.*)?$", text)
@@ -246,10 +301,12 @@ class _Reader:
                 if table is None and current == key:
                     return number
                 if current == table:
-                    fallback = fallback or number
+                    seen += 1
+                    if seen == place:
+                        fallback = number
                 continue
             name = re.match(r"\s*([\w\"'. -]+?)\s*=", text)
-            if name is None:
+            if name is None or (current is not None and current == table and seen != place):
                 continue
             path = [part.strip().strip("\"'") for part in name.group(1).split(".")]
             if current is not None:
@@ -258,7 +315,7 @@ class _Reader:
                 return number
             if path[0] == table:
                 fallback = fallback or number
-        return fallback
+        return fallback or 1
 
 
 def _located(error: SpecError, file: str, line: int | None) -> SpecError:

@@ -40,10 +40,12 @@ class Target:
     Attributes:
         text: the name as it was given.
         function: the function.
+        directory: what the name is relative to, for one that can be imported by it again; else None.
     """
 
     text: str
     function: Callable[..., Any]
+    directory: str | None = None
 
     @property
     def name(self) -> str:
@@ -75,19 +77,20 @@ def load_target(text: str, *, directory: str | os.PathLike[str] | None = None) -
     else:
         _prepend_path(base)
         module = _load_module(text, place, base)
-    return Target(text=text, function=_attribute(text, module, attribute))
+    return Target(text=text, function=_attribute(text, module, attribute), directory=str(base.resolve()))
 
 
-def check_parameters(target: Target, names: Iterable[str]) -> None:
+def check_parameters(target: Target, names: Iterable[str], common: Iterable[str] | None = None) -> None:
     """Check that the function can be called with parameters of these names.
 
     Args:
         target: the function.
-        names: the parameters that each point gives.  ``seed`` and ``rng`` need not be among them.
+        names: the parameters that points give.  ``seed`` and ``rng`` need not be among them.
+        common: those of them that every point gives; default all.
 
     Raises:
-        SpecError: the function has no such parameter, takes it by position only, or requires one that is not given.
-            A function that does not tell its signature (some written in C) passes.
+        SpecError: the function has no such parameter, takes it by position only, or requires one that a point does not
+            give.  A function that does not tell its signature (some written in C) passes.
 
     Example:
         >>> check_parameters(load_target("fnmatch:fnmatch"), ["name", "pattern"])
@@ -102,6 +105,7 @@ def check_parameters(target: Target, names: Iterable[str]) -> None:
     by_position = {p.name for p in parameters if p.kind is p.POSITIONAL_ONLY}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     given = list(names)
+    always = given if common is None else set(common)
     for name in given:
         if name in by_name or takes_any:
             continue
@@ -114,11 +118,13 @@ def check_parameters(target: Target, names: Iterable[str]) -> None:
             parameter.VAR_POSITIONAL,
             parameter.VAR_KEYWORD,
         )
-        if required and parameter.name not in given:
+        if required and parameter.name not in always:
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 raise SpecError(
                     f"{target.name}() takes it by position only; a batch passes parameters by name", key=parameter.name
                 )
+            if parameter.name in given:
+                raise SpecError(f"{target.name}() requires this parameter, and some points lack it", key=parameter.name)
             if parameter.name not in _FILLED_IN:
                 raise SpecError(f"{target.name}() requires this parameter, and no value is given", key=parameter.name)
 

@@ -13,10 +13,11 @@ An item of a comma-separated list is JSON if it reads as JSON, else text.  What 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, overload
 
@@ -27,8 +28,10 @@ __all__ = [
     "NumberRange",
     "canonical_json",
     "check_finite",
+    "json_text",
     "looks_like_range",
     "parse_range",
+    "parse_scalar",
     "parse_values",
     "plain",
 ]
@@ -68,8 +71,17 @@ class NumberRange(Sequence[Any]):
         self._count = count
         self._scale = scale
 
+    def terms(self) -> tuple[int, int, int, int | None]:
+        """Start, step, count and scale, as they were given."""
+        return self._start, self._step, self._count, self._scale
+
     def __len__(self) -> int:
         return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        numbers = range(self._start, self._start + self._step * self._count, self._step)
+        scale = self._scale
+        return iter(numbers) if scale is None else (number / scale for number in numbers)
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -112,7 +124,26 @@ def parse_values(key: str, text: str) -> Sequence[Any]:
         return parse_range(key, text)
     if "," in text:
         return _split_commas(key, text)
-    return [_read_scalar(key, text)]
+    return [_read_item(key, text)]
+
+
+def parse_scalar(key: str, text: str) -> Any:
+    """The one value that `text` is: a JSON number, text, ``true``, ``false`` or ``null``, else the text as it stands.
+
+    So a list, a mapping or a range is a text.  Numbers may be in Python's spelling: ``.5``, ``+3``.
+
+    Args:
+        key: the parameter's name, for errors.
+        text: what stands in a cell of a table.
+
+    Raises:
+        SpecError: it is NaN, an infinity, or a number too large.
+
+    Example:
+        >>> [parse_scalar("x", text) for text in ("16", "0.5", "true", "fast", '"16"', "1:2", "007")]
+        [16, 0.5, True, 'fast', '16', '1:2', '007']
+    """
+    return text if text.lstrip()[:1] in ("[", "{") else _read_item(key, text)
 
 
 def parse_range(key: str, text: str) -> NumberRange:
@@ -195,20 +226,24 @@ def _split_commas(key: str, text: str) -> list[Any]:
             raise SpecError(
                 f"a range can't stand in a list: {item!r} in {text!r}; {_QUOTE_IT.format(text=item)}", key=key
             )
-    return [_read_scalar(key, item) for item in items]
+    return [_read_item(key, item) for item in items]
 
 
-def _read_scalar(key: str, text: str) -> Any:
+def _read_item(key: str, text: str) -> Any:
     whole, value = _read_json(key, text)
     if whole:
         return value
-    if _NOT_FINITE.fullmatch(text):
-        raise SpecError(f"{text!r} is no finite number; {_QUOTE_IT.format(text=text)}", key=key)
-    if _INTEGER.fullmatch(text) and _SCALAR.fullmatch(text):
-        return int(text)
-    if _SCALAR.fullmatch(text):
-        return _finite(key, float(text))
-    return text
+    bare = text.strip()
+    if _NOT_FINITE.fullmatch(bare):
+        raise SpecError(f"{bare!r} is no finite number; {_QUOTE_IT.format(text=bare)}", key=key)
+    if not _SCALAR.fullmatch(bare):
+        return text
+    if not _INTEGER.fullmatch(bare):
+        return _finite(key, float(bare))
+    try:
+        return int(bare)
+    except ValueError as error:  # Python reads so many digits, and no more
+        raise SpecError(f"a number of {len(bare)} digits is too large; quote it for its text", key=key) from error
 
 
 def _read_json(key: str, text: str) -> tuple[bool, Any]:
@@ -269,15 +304,68 @@ def plain(value: Any) -> Any:
     return value
 
 
+def _default(value: Any) -> Any:
+    """What the encoder can't write itself, as what it can."""
+    made = plain(value)
+    if made is value:
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+    return made
+
+
+# One encoder for all texts, since making one takes longer than writing a point.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_default)
+
+
 def canonical_json(value: Any) -> str:
     """The one JSON text of `value`: keys sorted, no spaces, ASCII; floats in their shortest form that reads back.
 
+    NumPy's numbers and arrays are written as Python's.
+
     Raises:
         TypeError: something in it has no JSON form.
-        ValueError: it holds NaN or an infinity.
+        ValueError: it holds NaN or an infinity, or itself.
 
     Example:
         >>> canonical_json({"size": 16, "temperature": 2.5})
         '{"size":16,"temperature":2.5}'
     """
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)
+
+
+def json_text(key: str, value: Any) -> str:
+    """`canonical_json` of a parameter's value, from which the value can be read again.
+
+    Args:
+        key: the parameter's name, for errors.
+        value: its value.
+
+    Raises:
+        SpecError: it holds NaN or an infinity, or something that has no JSON form, such as a mapping whose keys are not
+            text; the error names `key`.
+
+    Example:
+        >>> json_text("cell", (1, 2.5))
+        '[1,2.5]'
+    """
+    try:
+        text = canonical_json(value)
+        _check_keys(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        with contextlib.suppress(RecursionError):  # it contains itself, or nearly so
+            check_finite(key, plain(value))
+        raise SpecError(
+            f"expected what has a JSON form (numbers, text, booleans, None, lists, mappings): {error}", key=key
+        ) from error
+    return text
+
+
+def _check_keys(value: Any) -> None:
+    """Refuse mappings whose keys JSON would turn into text."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f"the key {name!r} of a mapping is no text")
+            _check_keys(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_keys(item)

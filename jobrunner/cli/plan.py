@@ -8,20 +8,49 @@ from pathlib import Path
 from typing import Any
 
 from jobrunner.batch import (
+    DEFAULT_STORE,
+    Batch,
     Points,
-    Seeding,
-    Target,
-    check_parameters,
     load_spec,
     load_target,
     parse_values,
+    read_points,
     sweep,
     zip_points,
 )
 from jobrunner.batch.points import check_name
 from jobrunner.errors import SpecError
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "Request", "make_plan"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line says.  What it does not say is None, and left to the spec or the store.
+
+    Attributes:
+        what: a spec file (``*.toml``), a target, or None: the batch that the store has.
+        parameters: texts ``key=values``, in the grammar of `jobrunner.batch.values`.
+        points_file: a file of points, which the parameters are multiplied with.
+        zipped: pair the lists of values instead of taking their product; a single value goes with each pair.
+        name: the batch's name.
+        store: the store's file.
+        seed: the batch's seed.
+        replicates: how often each point is run.
+        workers: how many jobs run at a time.
+        options: the other options, as `Batch` takes them; None stands for what is not said.
+    """
+
+    what: str | None
+    parameters: Sequence[str] = ()
+    points_file: str | None = None
+    zipped: bool = False
+    name: str | None = None
+    store: str | None = None
+    seed: int | None = None
+    replicates: int | None = None
+    workers: int | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,69 +58,92 @@ class Plan:
     """One batch, ready to run.
 
     Attributes:
-        name: for titles.
-        target: the function.
-        points: what it is called with.
-        seeding: the batch's seed, and what the function gets of it.
-        options: options of the jobs, as `LocalExecutor` takes them.
+        batch: the batch.
+        workers: how many jobs run at a time; None: as many as fit.
     """
 
-    name: str
-    target: Target
-    points: Points
-    seeding: Seeding
-    options: Mapping[str, Any]
+    batch: Batch
+    workers: int | None
 
 
-def make_plan(
-    what: str,
-    parameters: Sequence[str],
-    *,
-    zipped: bool = False,
-    seed: int | None = None,
-    name: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Plan:
+def make_plan(request: Request) -> Plan:
     """Read the description of a batch, import its function, and check the points against it.
-
-    Args:
-        what: a spec file (``*.toml``), or a target with `parameters`.
-        parameters: texts ``key=values``, in the grammar of `jobrunner.batch.values`.
-        zipped: pair the lists of values instead of taking their product; a single value goes with each pair.
-        seed: the batch's seed; it wins over the spec's.
-        name: the batch's name; it wins over the spec's.
-        options: options of the jobs; those that are not None win over the spec's.
 
     Raises:
         SpecError: something in it is wrong.
+        StoreError: the batch is to come from a store that can't be used.
+        TypeError, ValueError: an option is out of range.
     """
-    given = {key: value for key, value in (options or {}).items() if value is not None}
-    if Path(what).suffix.lower() == ".toml":
-        if parameters or zipped:
-            raise SpecError("a spec file describes all its parameters: edit it, or name a target with -p", file=what)
-        spec = load_spec(what)
-        try:
-            target = load_target(spec.target, directory=spec.directory)
-            check_parameters(target, spec.points.names)
-        except SpecError as error:
-            raise spec.located(error) from error
-        return _plan(
-            target, spec.points, spec.seed if seed is None else seed, name or spec.name, {**spec.options, **given}
+    given = {key: value for key, value in request.options.items() if value is not None}
+    if request.what is None:
+        return _plan_stored(request, given)
+    if Path(request.what).suffix.lower() == ".toml":
+        return _plan_spec(request, request.what, given)
+    if ":" not in request.what:
+        raise SpecError(f"expected SPEC.toml, module:function or path/to/file.py:function, found {request.what!r}")
+    target = load_target(request.what)
+    batch = Batch(
+        request.what,
+        _points(request),
+        name=request.name or target.name,
+        store=request.store or DEFAULT_STORE,
+        seed=request.seed,
+        replicates=request.replicates or 1,
+        **given,
+    )
+    return Plan(batch=batch, workers=request.workers)
+
+
+def _plan_spec(request: Request, file: str, given: Mapping[str, Any]) -> Plan:
+    if request.parameters or request.zipped or request.points_file:
+        raise SpecError("a spec file describes all its parameters: edit it, or name a target with -p", file=file)
+    spec = load_spec(file)
+    try:
+        batch = Batch(
+            spec.target,
+            spec.points,
+            directory=spec.directory,
+            name=request.name or spec.name,
+            store=request.store or spec.store or DEFAULT_STORE,
+            seed=spec.seed if request.seed is None else request.seed,
+            replicates=request.replicates or spec.replicates,
+            fixed=spec.fixed,
+            **{**spec.options, **_policy(spec.policy), **given},
         )
-    if ":" not in what:
-        raise SpecError(f"expected SPEC.toml, module:function or path/to/file.py:function, found {what!r}")
-    target = load_target(what)
-    points = _points(parameters, zipped)
-    check_parameters(target, points.names)
-    return _plan(target, points, seed, name or target.name, given)
+    except SpecError as error:
+        raise spec.located(error) from error
+    return Plan(batch=batch, workers=request.workers or spec.workers)
 
 
-def _plan(target: Target, points: Points, seed: int | None, name: str, options: Mapping[str, Any]) -> Plan:
-    seeding = Seeding.of(target.function, points.names, seed)
-    return Plan(name=name, target=target, points=points, seeding=seeding, options=options)
+def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
+    most = 1 if policy.get("stop_on_error") else policy.get("max_failures")
+    return {} if most is None else {"max_failures": most}
 
 
-def _points(parameters: Sequence[str], zipped: bool) -> Points:
+def _plan_stored(request: Request, given: Mapping[str, Any]) -> Plan:
+    for said, option in (
+        (request.parameters, "-p"),
+        (request.zipped, "--zip"),
+        (request.points_file, "--points"),
+        (request.replicates, "--replicates"),
+        (request.seed is not None, "--seed"),
+    ):
+        if said:
+            raise SpecError("without SPEC.toml or a target, the batch is run as the store has it", key=option)
+    if request.store is None and request.name is None and not Path(DEFAULT_STORE).exists():
+        raise SpecError(
+            f"expected SPEC.toml or a target to run, or a store to go on with (there is no {DEFAULT_STORE} here)"
+        )
+    batch = Batch.stored(request.store or DEFAULT_STORE, request.name, **given)
+    return Plan(batch=batch, workers=request.workers)
+
+
+def _points(request: Request) -> Points:
+    points = _parameters(request.parameters, request.zipped)
+    return points if request.points_file is None else read_points(request.points_file) * points
+
+
+def _parameters(parameters: Sequence[str], zipped: bool) -> Points:
     values: dict[str, Sequence[Any]] = {}
     for text in parameters:
         key, equals, rest = text.partition("=")

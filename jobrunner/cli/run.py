@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import json
-import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from jobrunner.batch import (
-    Outcome,
-    OutcomeStatus,
-    OutputWriter,
-    StopRequest,
-    check_output,
-    open_output,
-    outcome_as_json,
-    run_points,
-)
+from jobrunner.batch import Batch, StopRequest, Summary, check_output
+from jobrunner.batch.export import check_writable, export
+from jobrunner.batch.store import BatchRecord, Store
 from jobrunner.cli.console import may_be_closed, stdout_reserved
 from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED, SOME_FAILED, EngineFailed, WrongUse, later
 from jobrunner.cli.interrupt import Interrupts
-from jobrunner.cli.plan import Plan, make_plan
-from jobrunner.cli.progress import Progress
-from jobrunner.cli.table import ResultTable, describe
+from jobrunner.cli.outcome import print_document, print_failures, print_table
+from jobrunner.cli.plan import Plan, Request, make_plan
 from jobrunner.errors import ExecutorShutdownError, StoreError
 from jobrunner.executors.local import LocalExecutor
 from jobrunner.options import check_bytes, check_seconds
 
 __all__ = ["run"]
 
-#: Failures told one by one; a batch of which everything fails must not bury the reason.
-_FAILURES_SHOWN = 50
+_PROGRESS: Mapping[str, bool | str | None] = {"auto": None, "bar": True, "plain": "plain", "none": False}
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -50,25 +40,15 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
         raise click.BadParameter(str(error), ctx, param) from error
 
 
-def _later_options(command: Any) -> Any:
-    """Add the options of the later versions, each of which says so when it is given."""
-
-    def refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        if value:
-            raise later(param.opts[0])
-
-    for flag, is_flag in _LATER_OPTIONS.items():
-        command = click.option(flag, is_flag=is_flag, hidden=True, expose_value=False, callback=refuse)(command)
-    return command
+def _engine(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if value != "local":
+        raise later(f"{param.opts[0]} {value}")
+    return value
 
 
-_LATER_OPTIONS = {
-    "--replicates": False,
-    "--store": False,
-    "--engine": False,
-    "--address": False,
-    "--fresh": True,
-}
+def _later_option(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value:
+        raise later(param.opts[0])
 
 
 @click.command(
@@ -76,7 +56,11 @@ _LATER_OPTIONS = {
 Examples:
   jobrunner run examples/ising.toml
   jobrunner run examples/ising.py:simulate -p size=16,32 -p temperature=1.5:3.5:0.5 -p sweeps=1000
-  jobrunner run simulation:run -p mode=fast,exact --workers 4 --memory-limit 2GiB --output results.csv
+  jobrunner run simulation:run -p mode=fast,exact --replicates 10 --memory-limit 2GiB --output results.csv
+  jobrunner run --store overnight.db --name ising --retry-failed
+
+\b
+The same command again goes on where it was: what is done is not run again, more values run only what is new.
 
 \b
 Values of -p, first match wins:
@@ -86,83 +70,114 @@ Values of -p, first match wins:
   mode=fast          text; quoted as JSON where it would be read as one of the above: 'mode="1:2"'
 
 \b
-Exit codes: 0 all done; 1 some jobs failed; 2 wrong use; 3 the engine or the output failed;
+Exit codes: 0 all done; 1 some jobs failed; 2 wrong use; 3 the store, the engine or the output failed;
 130 interrupted by Ctrl-C; 143 ended by SIGTERM. A second Ctrl-C kills at once."""
 )
-@click.argument("what", metavar="SPEC.toml|TARGET")
+@click.argument("what", metavar="[SPEC.toml|TARGET]", required=False)
 @click.option("-p", "--param", "parameters", metavar="KEY=VALUES", multiple=True, help="A parameter and its values.")
+@click.option("--points", "points_file", metavar="FILE", help="Points from FILE.csv or FILE.jsonl, one a line.")
 @click.option("--zip", "zipped", is_flag=True, help="Pair the lists of values instead of taking their product.")
+@click.option("--replicates", type=click.IntRange(min=1), help="Run each point so often, with seeds of their own.")
+@click.option("--seed", type=int, help="The batch's seed. [default: the store's, the spec's, else drawn and shown]")
+@click.option("--name", help="The batch's name. [default: the spec's, else the function's]")
+@click.option("--store", metavar="FILE", help="Where the batch is kept. [default: the spec's, else jobrunner.db]")
+@click.option("--retry-failed", is_flag=True, help="Run points again that have failed.")
+@click.option("--accept-changes", is_flag=True, help="Go on although function, fixed parameters or seed have changed.")
+@click.option("--fresh", is_flag=True, help="Begin anew; what there is stays under another name.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes. [default: CPUs / threads]")
+@click.option("--time-limit", type=float, callback=_seconds, metavar="SECONDS", help="Seconds that a job may take.")
 @click.option(
-    "--time-limit",
-    type=float,
-    callback=_seconds,
-    metavar="SECONDS",
-    help="Seconds that a job may take before it is ended.",
-)
-@click.option(
-    "--memory-limit",
-    callback=_bytes,
-    metavar="BYTES",
-    help="Memory that a job's processes may use before they are ended, such as 2GiB.",
+    "--memory-limit", callback=_bytes, metavar="BYTES", help="Memory that a job's processes may use, such as 2GiB."
 )
 @click.option("--retries", type=click.IntRange(min=0), help="Further attempts when a job's worker died. [default: 0]")
 @click.option("--threads", type=click.IntRange(min=1), help="BLAS/OpenMP threads and cores of a job. [default: 1]")
-@click.option("--seed", type=int, help="The batch's seed. [default: the spec's, else drawn and shown]")
-@click.option("--name", help="The batch's name. [default: the spec's, else the function's]")
-@click.option("--output", type=click.Path(), help="Write each result to FILE.csv or FILE.jsonl as its job ends.")
+@click.option("--max-failures", type=click.IntRange(min=1), help="Stop when so many points have failed.")
+@click.option("--stop-on-error", is_flag=True, help="Stop when a point has failed: --max-failures 1.")
+@click.option("--output", type=click.Path(), help="Write all results to FILE.csv or FILE.jsonl at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
-@_later_options
+@click.option(
+    "--progress",
+    type=click.Choice(list(_PROGRESS)),
+    default="auto",
+    help="A bar, a line each 30 seconds, or nothing. [default: a bar on a terminal]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "dask", "ray"]),
+    default="local",
+    callback=_engine,
+    expose_value=False,
+    help="Where the jobs run. [default: local]",
+)
+@click.option("--address", hidden=True, expose_value=False, callback=_later_option)
 def run(
-    what: str,
-    parameters: tuple[str, ...],
-    zipped: bool,
-    workers: int | None,
+    what: str | None,
+    output: str | None,
+    as_json: bool,
+    progress: str,
+    retry_failed: bool,
+    accept_changes: bool,
+    fresh: bool,
+    stop_on_error: bool,
+    max_failures: int | None,
     time_limit: float | None,
     memory_limit: int | None,
     retries: int | None,
     threads: int | None,
-    seed: int | None,
-    name: str | None,
-    output: str | None,
-    as_json: bool,
+    **described: Any,
 ) -> None:
     """Run a function over many parameter points, each call a job in a process of its own.
 
     SPEC.toml describes the batch; or name the function as module:function or path/to/file.py:function, and its
-    parameters with -p.  Results are printed as a table, failures and progress go to stderr.
+    parameters with -p. With neither, the batch that the store has goes on. Results are printed as a table; failures
+    and progress go to stderr.
     """
     if output is not None:
         check_output(output)
-    options = {"time_limit": time_limit, "memory_limit": memory_limit, "retries": retries, "threads": threads}
-    plan = make_plan(what, parameters, zipped=zipped, seed=seed, name=name, options=options)
-    if seed is not None and not plan.seeding.used:
-        click.echo(f"jobrunner: note: {plan.target.name}() takes no seed, so --seed changes nothing", err=True)
-    batch = _Batch(plan, as_json, open_output(output, plan.points.names) if output is not None else None)
+    if stop_on_error and max_failures is not None:
+        raise WrongUse("--stop-on-error and --max-failures exclude each other")
+    options = {
+        "time_limit": time_limit,
+        "memory_limit": memory_limit,
+        "retries": retries,
+        "threads": threads,
+        "max_failures": 1 if stop_on_error else max_failures,
+    }
+    try:
+        plan = make_plan(Request(what=what, options=options, **described))
+    except (TypeError, ValueError) as error:
+        raise WrongUse(str(error)) from error
+    if described["seed"] is not None and not plan.batch.takes_seed:
+        click.echo(f"jobrunner: note: {plan.batch.target.name}() takes no seed, so --seed changes nothing", err=True)
+    if output is not None:
+        check_writable(output)
+    resumption = {"retry_failed": retry_failed, "accept_changes": accept_changes, "fresh": fresh}
+    runner = _Runner(plan, resumption, _PROGRESS[progress])
     with stdout_reserved() if as_json else contextlib.nullcontext():
-        code = batch.run(workers)
-    batch.print()
-    raise click.exceptions.Exit(ENGINE_FAILED if batch.fault is not None and code in (ALL_DONE, SOME_FAILED) else code)
+        code = runner.run()
+    if runner.summary is not None:
+        fault = _show(plan.batch, runner.summary, output, as_json)
+        if fault is not None:
+            click.echo(f"jobrunner: {fault}", err=True)
+            code = ENGINE_FAILED if code in (ALL_DONE, SOME_FAILED) else code
+    raise click.exceptions.Exit(code)
 
 
-class _Batch:
-    """One run of a plan: what its outcomes feed, and what is printed at the end."""
+class _Runner:
+    """One run of a plan on workers of its own, with Ctrl-C and SIGTERM taken care of."""
 
-    def __init__(self, plan: Plan, as_json: bool, writer: OutputWriter | None) -> None:
+    def __init__(self, plan: Plan, resumption: Mapping[str, bool], progress: bool | str | None) -> None:
         self.plan = plan
-        self.writer = writer
-        self.fault: str | None = None  # why the engine or the output failed
-        self.table = ResultTable(plan.name, plan.points)
-        self.documents: list[dict[str, Any]] | None = [] if as_json else None
-        self.failures: list[Outcome] = []  # the first _FAILURES_SHOWN
-        self.counts = dict.fromkeys(OutcomeStatus, 0)
-        self.elapsed_s = 0.0
+        self.resumption = resumption
+        self.progress = progress
         self.stop = StopRequest()
+        self.summary: Summary | None = None
 
-    def run(self, workers: int | None) -> int:
+    def run(self) -> int:
         """Run the batch and return the exit code."""
+        batch = self.plan.batch
         try:
-            executor = LocalExecutor(max_workers=workers, **self.plan.options)
+            executor = LocalExecutor(max_workers=self.plan.workers, **batch.options)
         except (TypeError, ValueError) as error:
             raise WrongUse(str(error)) from error
         except OSError as error:
@@ -171,112 +186,58 @@ class _Batch:
         def kill() -> None:
             executor.shutdown(wait=False, cancel_futures=True, kill_workers=True)
 
-        begun = time.monotonic()
         with Interrupts(self.stop, kill) as interrupts:
-            whole = False
             try:
-                self.run_on(executor)
-                whole = not self.stop.requested
-            finally:
-                executor.shutdown(wait=True, cancel_futures=True, kill_workers=not whole)
-                self.close_writer()
-        self.elapsed_s = time.monotonic() - begun
-        if interrupts.exit_code is not None:
-            return interrupts.exit_code
-        if self.fault is not None:
-            return ENGINE_FAILED
-        return SOME_FAILED if self.counts[OutcomeStatus.FAILED] else ALL_DONE
-
-    def run_on(self, executor: LocalExecutor) -> None:
-        plan = self.plan
-        with Progress(plan.name, len(plan.points)) as progress:
-
-            def on_outcome(outcome: Outcome) -> None:
-                self.take(outcome)
-                progress.advance(outcome)
-
-            try:
-                run_points(
-                    plan.target.function,
-                    plan.points,
+                self.summary = batch.run(
                     executor,
-                    seeding=plan.seeding,
-                    on_outcome=on_outcome,
+                    self.progress,
+                    fresh=self.resumption["fresh"],
+                    accept_changes=self.resumption["accept_changes"],
+                    retry_failed=self.resumption["retry_failed"],
                     stop=self.stop,
+                    on_message=lambda message: click.echo(f"jobrunner: note: {message}", err=True),
                 )
             except (ExecutorShutdownError, concurrent.futures.BrokenExecutor) as error:
-                self.fault = f"the engine failed: {error}"
-                self.stop.request()
+                raise EngineFailed(f"the engine failed: {error}; what was done is in {batch.store}") from error
+            finally:
+                whole = self.summary is not None and not self.stop.requested
+                executor.shutdown(wait=True, cancel_futures=True, kill_workers=not whole)
+        if interrupts.exit_code is not None:
+            return interrupts.exit_code
+        assert self.summary is not None
+        return SOME_FAILED if self.summary.failed or self.summary.cancelled else ALL_DONE
 
-    def take(self, outcome: Outcome) -> None:
-        """Count and keep one outcome."""
-        self.counts[outcome.status] += 1
-        if self.writer is not None and self.fault is None:
+
+def _show(batch: Batch, summary: Summary, output: str | None, as_json: bool) -> str | None:
+    """Print and write what the store has of a batch that was run; returns why that failed, if it did."""
+    fault = None
+    with Store(batch.store) as store:
+        record = store.batch(batch.name)
+        if output is not None:
             try:
-                self.writer.write(outcome)
+                export(store, record, output)
             except StoreError as error:
-                # The results that can no longer be kept need not be computed; those that there are get printed.
-                self.fault = str(error)
-                self.stop.request()
-        if outcome.status is OutcomeStatus.FAILED and len(self.failures) < _FAILURES_SHOWN:
-            self.failures.append(outcome)
-        if self.documents is None:
-            self.table.add(outcome)
-        elif outcome.status is not OutcomeStatus.CANCELLED:
-            self.documents.append(outcome_as_json(outcome))
-
-    def close_writer(self) -> None:
-        if self.writer is not None:
-            try:
-                self.writer.close()
-            except StoreError as error:
-                self.fault = self.fault or str(error)
-
-    def print(self) -> None:
-        """Print the results on stdout, and the failures and the summary on stderr."""
+                fault = str(error)
         try:
             with may_be_closed():
-                if self.documents is None:
-                    self.table.print()
+                if as_json:
+                    print_document(store, record, summary)
                 else:
-                    click.echo(json.dumps(self.document(self.documents), allow_nan=False, indent=2))
+                    print_table(store, record)
         except OSError as error:
-            self.fault = self.fault or f"the results can't be printed: {error.strerror or error}"
-        self.print_failures()
-        click.echo(f"{self.plan.name}: {self.sentence()}", err=True)
-        if self.fault is not None:
-            click.echo(f"jobrunner: {self.fault}", err=True)
+            fault = fault or f"the results can't be printed: {error.strerror or error}"
+        print_failures(store, record)
+    click.echo(f"{batch.name}: {_sentence(batch, record, summary)}", err=True)
+    return fault
 
-    def document(self, results: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "name": self.plan.name,
-            "target": self.plan.target.text,
-            "seed": self.plan.seeding.batch_seed if self.plan.seeding.used else None,
-            "total": len(self.plan.points),
-            "done": self.counts[OutcomeStatus.DONE],
-            "failed": self.counts[OutcomeStatus.FAILED],
-            "cancelled": self.not_run,
-            "elapsed_s": self.elapsed_s,
-            "results": sorted(results, key=lambda result: result["index"]),
-        }
 
-    @property
-    def not_run(self) -> int:
-        return len(self.plan.points) - self.counts[OutcomeStatus.DONE] - self.counts[OutcomeStatus.FAILED]
-
-    def print_failures(self) -> None:
-        names = self.plan.points.varying() or self.plan.points.names
-        for outcome in sorted(self.failures, key=lambda failure: failure.index):
-            point = describe({name: outcome.parameters[name] for name in names})
-            click.echo(f"failed: {point}{': ' if point else ''}{outcome.cause}", err=True)
-        more = self.counts[OutcomeStatus.FAILED] - len(self.failures)
-        if more:
-            click.echo(f"failed: {more} more; --output keeps all", err=True)
-
-    def sentence(self) -> str:
-        parts = [f"{self.counts[OutcomeStatus.DONE]} done", f"{self.counts[OutcomeStatus.FAILED]} failed"]
-        if self.not_run:
-            parts.append(f"{self.not_run} not run")
-        seeding = self.plan.seeding
-        seed = f" (seed {seeding.batch_seed}{', drawn' if seeding.drawn else ''})" if seeding.used else ""
-        return f"{', '.join(parts)} in {self.elapsed_s:.1f} s{seed}"
+def _sentence(batch: Batch, record: BatchRecord, summary: Summary) -> str:
+    parts = [f"{summary.done} done", f"{summary.failed} failed"]
+    if summary.skipped:
+        parts.append(f"{summary.skipped} done before")
+    if summary.cancelled:
+        parts.append(f"{summary.cancelled} not run")
+    drawn = ", drawn" if record.seed_drawn else ""
+    seed = f" (seed {record.seed}{drawn})" if batch.takes_seed else ""
+    stopped = f"; stopped: {summary.stopped}" if summary.stopped else ""
+    return f"{', '.join(parts)} in {summary.elapsed_s:.1f} s{seed}{stopped}"

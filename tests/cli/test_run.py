@@ -68,7 +68,9 @@ def test_json_is_one_document_in_the_order_of_the_points(command_line: CommandLi
 
 def test_seeds_are_the_same_for_any_number_of_workers(command_line: CommandLine) -> None:
     def results(workers: str) -> object:
-        ran = command_line.run("run", "functions:draws", "-p", "x=1:9", "--seed", "5", "--json", "--workers", workers)
+        ran = command_line.run(
+            "run", "functions:draws", "-p", "x=1:9", "--seed", "5", "--json", "--workers", workers, "--fresh"
+        )
         return [result["result"] for result in json.loads(ran.stdout)["results"]]
 
     assert results("1") == results("2")

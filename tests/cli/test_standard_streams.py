@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from jobrunner.batch.store import Store
+
 _SIM = """
 def chatty(x):
     print("hello from", x)
@@ -39,7 +41,11 @@ def test_what_jobs_print_does_not_mix_with_the_json_document(tmp_path: Path) -> 
     ran = _run(tmp_path, "", "chatty", "--json")
     document = json.loads(ran.stdout)
     assert [result["result"]["square"] for result in document["results"]] == [1, 4, 9]
-    assert ran.stderr.count("hello from") == 3
+    assert "hello from" not in ran.stderr
+    with Store(tmp_path / "jobrunner.db") as store:
+        printed = [point.stdout for point in store.points(store.batch(), output=True)]
+    assert all(text is not None and text.count("hello from") == 1 for text in printed)
+    assert len(printed) == 3
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["table", "json"])

@@ -29,7 +29,7 @@ TARGET = "functions_of_wrong_use:square"
     [
         ("", "Usage"),
         ("statu", "No such command"),
-        ("run", "Missing argument"),
+        ("run", "expected SPEC.toml or a target to run, or a store to go on with"),
         ("run nothing", "expected SPEC.toml, module:function or path/to/file.py:function, found 'nothing'"),
         ("run none.toml", "none.toml: can't be read: No such file"),
         ("run spec.toml", "spec.toml:4: y: square() has no such parameter; it has x, offset"),
@@ -60,17 +60,19 @@ TARGET = "functions_of_wrong_use:square"
         (f"run {TARGET} -p x=1 --memory-limit 0", "the memory must be above 0 bytes and at most"),
         (f"run {TARGET} -p x=1 --memory-limit much", "'much' is no amount of memory"),
         (f"run {TARGET} -p x=1 --memory-limit 900TB", "what this machine has), not '900TB'"),
-        (f"run {TARGET} -p x=1 --engine dask", "--engine comes in a later version"),
-        (f"run {TARGET} -p x=1 --store x.db", "--store comes in a later version"),
-        (f"run {TARGET} -p x=1 --replicates 3", "--replicates comes in a later version"),
+        (f"run {TARGET} -p x=1 --engine dask", "--engine dask comes in a later version"),
+        (f"run {TARGET} -p x=1 --replicates 0", "--replicates"),
+        (f"run {TARGET} -p x=1 --max-failures 0", "--max-failures"),
+        (f"run {TARGET} -p x=1 --max-failures 3 --stop-on-error", "exclude each other"),
+        (f"run {TARGET} --points none.csv", "none.csv: can't be read: No such file"),
+        ("run --store none.db -p x=1", "-p: without SPEC.toml or a target, the batch is run as the store has it"),
         (f"run {TARGET} -p x=1 --address x", "--address comes in a later version"),
-        (f"run {TARGET} -p x=1 --fresh", "--fresh comes in a later version"),
         *(
             (
                 f"{command} {extra}",
                 f"'jobrunner {command}' comes in a later version of jobrunner; this is {__version__}",
             )
-            for command in ("status", "results", "failures", "logs", "cancel", "list", "report", "bench")
+            for command in ("bench",)
             for extra in ("", "--help", "x.db --watch")
         ),
     ],

@@ -1,0 +1,174 @@
+"""What code a batch runs, so that a resume notices when it is another.
+
+Told apart are the function itself, whose change means that old and new results don't belong together, and what may or
+may not matter: other code in its file, versions of packages, the revision of the repository.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib.metadata
+import inspect
+import platform
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+__all__ = ["CodeIdentity", "identify"]
+
+#: Seconds that git may take to tell a revision.
+_GIT_PATIENCE_S = 5.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodeIdentity:
+    """What identifies the code of a batch.  What can't be known is None.
+
+    Attributes:
+        module: the function's module.
+        qualname: its qualified name.
+        function_digest: SHA-256 of its source without comments and layout; of its byte code where there is no source.
+        file: the file that it is in.
+        file_digest: SHA-256 of that file.
+        python: the version of Python.
+        packages: versions of the packages that are imported, by name.
+        git_revision: the commit of the repository that the file is in.
+    """
+
+    module: str
+    qualname: str
+    function_digest: str | None
+    file: str | None
+    file_digest: str | None
+    python: str
+    packages: Mapping[str, str]
+    git_revision: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, as `json.dumps` takes them."""
+        return dataclasses.asdict(self)
+
+    def changes(self, before: Mapping[str, Any]) -> list[str]:
+        """How the function differs from what it was, a phrase each.
+
+        Args:
+            before: `as_dict` of then.
+        """
+        found = []
+        if self.qualname != before.get("qualname"):
+            found.append(f"the function is {self.qualname}(), and was {before.get('qualname')}()")
+        elif self.function_digest != before.get("function_digest"):
+            found.append(f"the source of {self.qualname}() has changed")
+        return found
+
+    def warnings(self, before: Mapping[str, Any]) -> list[str]:
+        """What else differs, a phrase each."""
+        found = []
+        if self.file_digest != before.get("file_digest") and not self.changes(before):
+            found.append(f"other code in {Path(self.file).name if self.file else 'its file'} has changed")
+        if self.python != before.get("python"):
+            found.append(f"Python is {self.python}, and was {before.get('python')}")
+        packages = before.get("packages") or {}
+        found += [
+            f"{name} is {version}, and was {packages[name]}"
+            for name, version in sorted(self.packages.items())
+            if name in packages and packages[name] != version
+        ]
+        revision = before.get("git_revision")
+        if self.git_revision != revision and self.git_revision and revision:
+            found.append(f"the git revision is {self.git_revision[:10]}, and was {revision[:10]}")
+        return found
+
+
+def identify(function: Callable[..., Any]) -> CodeIdentity:
+    """The identity of a function's code.
+
+    Example:
+        >>> import json
+        >>> identify(json.dumps).module
+        'json'
+    """
+    function = inspect.unwrap(function)
+    file = _file(function)
+    return CodeIdentity(
+        module=str(getattr(function, "__module__", None)),
+        qualname=str(getattr(function, "__qualname__", type(function).__qualname__)),
+        function_digest=_function_digest(function),
+        file=str(file) if file is not None else None,
+        file_digest=_file_digest(file),
+        python=platform.python_version(),
+        packages=_packages(),
+        git_revision=_git_revision(file),
+    )
+
+
+def _function_digest(function: Callable[..., Any]) -> str | None:
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        return hashlib.sha256(_code_bytes(code)).hexdigest() if isinstance(code, CodeType) else None
+    try:
+        # Comments, layout and line numbers are not in it.
+        text = ast.dump(ast.parse(source))
+    except (SyntaxError, ValueError):  # a lambda amid an expression
+        text = source
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _code_bytes(code: CodeType) -> bytes:
+    parts = [code.co_code, repr(code.co_names).encode(), repr(code.co_varnames).encode()]
+    parts += [_code_bytes(each) if isinstance(each, CodeType) else repr(each).encode() for each in code.co_consts]
+    return b"\0".join(parts)
+
+
+def _file(function: Callable[..., Any]) -> Path | None:
+    try:
+        found = inspect.getsourcefile(function) or inspect.getfile(function)
+    except TypeError:
+        found = getattr(sys.modules.get(getattr(function, "__module__", "") or ""), "__file__", None) or ""
+    path = Path(found)
+    return path.resolve() if found and path.is_file() else None
+
+
+def _file_digest(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _packages() -> dict[str, str]:
+    """The packages that are imported, with their versions."""
+    versions = {}
+    for name in sorted({name.partition(".")[0] for name in list(sys.modules)} - set(sys.stdlib_module_names)):
+        if name.startswith("_"):
+            continue
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except (importlib.metadata.PackageNotFoundError, ValueError):
+            version = getattr(sys.modules.get(name), "__version__", None)
+            if isinstance(version, str):
+                versions[name] = version
+    return versions
+
+
+def _git_revision(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    command = ["git", "-C", str(file.parent), "rev-parse", "--verify", "HEAD"]
+    try:
+        found = subprocess.run(  # noqa: S603 - the arguments are ours, and a path
+            command, capture_output=True, text=True, timeout=_GIT_PATIENCE_S, stdin=subprocess.DEVNULL, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,337 @@
+"""The one that writes what becomes of points into a store: a thread of its own.
+
+::
+
+    run's thread ──ask, record, say──▶ inbox ──▶ writer thread ──one transaction for all that waits──▶ SQLite
+         ▲                                            │
+         └────── Claimed, Revoked, Beat, Fault ◀──────┘          (put into the run's queue of events)
+
+Guarantees:
+
+- a point is claimed by at most one process that is alive: the claim is committed before it is told;
+- an outcome is recorded once, and only by the process that holds the point's lease: one that comes after the lease was
+  lost changes nothing;
+- what was recorded is on the disk at most `GATHER_S` and the time of one commit later; `close` returns after all of it;
+- the first error ends the writing: it is told once as a `Fault`, and nothing is written after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobrunner.batch.owners import RUNS
+from jobrunner.batch.registry import recover
+from jobrunner.batch.store import connect, store_errors
+from jobrunner.batch.work import Beat, Claimed, Fault, Revoked, Work
+from jobrunner.errors import JobRunnerError
+
+__all__ = ["GATHER_S", "Entry", "Ledger", "request_cancel"]
+
+#: Seconds for which outcomes are gathered into one commit.
+GATHER_S = 0.1
+
+#: Seconds between two signs of life, and two looks at what other processes have asked for.
+_BEAT_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One outcome as the table ``outcome`` takes it.
+
+    Attributes:
+        point: the point's number in the store.
+        status: ``done``, ``failed``, or ``retried`` for an attempt that is followed by another.
+        columns: the other columns but ``runner``.
+    """
+
+    point: int
+    status: str
+    columns: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ask:
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Activity:
+    text: str
+
+
+class _Close:
+    pass
+
+
+class Ledger:
+    """Claims points for one run, and records their outcomes.  Used by one thread.
+
+    Args:
+        path: the store.
+        batch: the batch's number.
+        runner: this process's number.
+        tell: called on the writer thread with each event; it must not block.
+        seed_of: the seed of a point, from its parameters and replicate; None if the function takes none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        batch: int,
+        runner: int,
+        tell: Callable[[Claimed | Revoked | Beat | Fault], object],
+        seed_of: Callable[[Mapping[str, Any], int], int | None],
+    ) -> None:
+        self._path = path
+        self._batch = batch
+        self._runner = runner
+        self._tell = tell
+        self._seed_of = seed_of
+        self._inbox: queue.SimpleQueue[_Ask | Entry | _Activity | _Close] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="jobrunner-ledger", daemon=True)
+        # The error that ended the writing; written by the writer thread, read after it has ended.
+        self._fault: JobRunnerError | None = None
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def ask(self, count: int) -> None:
+        """Claim up to `count` points; a `Claimed` follows, as soon as there are some, or none will come."""
+        self._inbox.put(_Ask(count))
+
+    def record(self, entry: Entry) -> None:
+        """Record an outcome."""
+        self._inbox.put(entry)
+
+    def say(self, activity: Mapping[str, Any]) -> None:
+        """Have others see what this process is doing; see `RunnerRecord.activity`."""
+        self._inbox.put(_Activity(json.dumps(activity)))
+
+    def close(self) -> None:
+        """Write all that was recorded, give back what is claimed and has no outcome, and end.
+
+        Raises:
+            StoreError: it could not be written, now or before.
+        """
+        self._inbox.put(_Close())
+        self._thread.join()
+        RUNS.end(self._path, self._runner)
+        if self._fault is not None:
+            raise self._fault
+
+    # --- the writer thread ---
+
+    def _run(self) -> None:
+        try:
+            with store_errors(self._path):
+                connection = connect(self._path, write=True)
+                try:
+                    _Writer(connection, self._path, self._batch, self._runner, self._tell, self._seed_of).serve(
+                        self._inbox
+                    )
+                finally:
+                    connection.close()
+        except JobRunnerError as error:
+            self._fault = error
+            self._tell(Fault(error))
+
+
+class _Writer:
+    """The thread's side: what it has taken from the inbox, and the connection."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        batch: int,
+        runner: int,
+        tell: Callable[[Claimed | Revoked | Beat | Fault], object],
+        seed_of: Callable[[Mapping[str, Any], int], int | None],
+    ) -> None:
+        self.connection = connection
+        self.path = path
+        self.batch = batch
+        self.runner = runner
+        self.tell = tell
+        self.seed_of = seed_of
+        # How many points were asked for and not yet told; 0: none.
+        self.asked = 0
+        self.closing = False
+        self.entries: list[Entry] = []
+        self.activity: str | None = None
+        # What `PRAGMA data_version` said: it changes when another connection has written.
+        self.version = -1
+        self.stop_told = False
+        self.revoked: set[int] = set()
+
+    def serve(self, inbox: queue.SimpleQueue[Any]) -> None:
+        beat_at = time.monotonic()
+        while not self.closing:
+            self.gather(inbox, beat_at)
+            beat = time.monotonic() >= beat_at
+            if beat:
+                beat_at = time.monotonic() + _BEAT_S
+            self.write(beat)
+            if beat:
+                self.tell(Beat())
+
+    def gather(self, inbox: queue.SimpleQueue[Any], until: float) -> None:
+        """Take what comes until something can't wait, or has waited long enough."""
+        while True:
+            try:
+                message = inbox.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return
+            if isinstance(message, Entry):
+                if not self.entries:
+                    until = min(until, time.monotonic() + GATHER_S)
+                self.entries.append(message)
+            elif isinstance(message, _Activity):
+                self.activity = message.text
+            else:
+                if isinstance(message, _Ask):
+                    self.asked = message.count
+                else:
+                    self.closing = True
+                # What waits already goes into the same commit.
+                until = 0.0
+
+    def write(self, beat: bool) -> None:
+        """Commit what was gathered, then tell what that claimed."""
+        execute = self.connection.execute
+        claimed: list[Work] | None = None
+        execute("BEGIN IMMEDIATE")
+        try:
+            for entry in self.entries:
+                self.record(entry)
+            if beat or self.closing:
+                self.sign_of_life()
+            if self.asked:
+                claimed = self.claim(recovering=beat)
+            execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+        self.entries.clear()
+        if claimed is not None:
+            self.asked = 0
+            self.tell(Claimed(claimed))
+        if beat:
+            self.look_at_requests()
+
+    def record(self, entry: Entry) -> None:
+        execute = self.connection.execute
+        final = entry.status != "retried"
+        columns = {"point": entry.point, "runner": self.runner, "status": entry.status, **entry.columns}
+        number = execute(
+            f"INSERT INTO outcome ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608
+            tuple(columns.values()),
+        ).lastrowid
+        taken = execute(
+            "UPDATE point SET status = ?, attempts = attempts + 1, outcome = ?, runner = ? "
+            "WHERE id = ? AND status = 'leased' AND runner = ?",
+            (entry.status if final else "leased", number, None if final else self.runner, entry.point, self.runner),
+        ).rowcount
+        if not taken:
+            # The lease was lost, or the point cancelled, before this outcome came.
+            execute("DELETE FROM outcome WHERE id = ?", (number,))
+
+    def claim(self, *, recovering: bool) -> list[Work] | None:
+        """Take up points; none, if no point is left; None, if there may be some later."""
+        execute = self.connection.execute
+        query = """
+            SELECT id, place, parameters, replicate FROM point
+            WHERE batch = ? AND status = 'pending' AND place IS NOT NULL ORDER BY place LIMIT ?
+        """
+        rows = execute(query, (self.batch, self.asked)).fetchall()
+        if not rows:
+            others = "SELECT count(*) FROM point WHERE batch = ? AND status = 'leased' AND runner <> ? AND place >= 0"
+            if not execute(others, (self.batch, self.runner)).fetchone()[0]:
+                return []
+            # Others run the rest.  If one of them is no more, its points are free again.
+            if recovering:
+                recover(self.connection, self.path, self.batch)
+                rows = execute(query, (self.batch, self.asked)).fetchall()
+            if not rows:
+                return None
+        works = []
+        for number, place, text, replicate in rows:
+            parameters = json.loads(text)
+            works.append(Work(number, place, parameters, replicate, self.seed_of(parameters, replicate)))
+        self.connection.executemany(
+            "UPDATE point SET status = 'leased', runner = ?, seed = ? WHERE id = ?",
+            [(self.runner, work.seed, work.id) for work in works],
+        )
+        return works
+
+    def sign_of_life(self) -> None:
+        execute = self.connection.execute
+        now = time.time()
+        execute(
+            "UPDATE runner SET seen_at = ?, activity = coalesce(?, activity) WHERE id = ?",
+            (now, self.activity, self.runner),
+        )
+        self.activity = None
+        if self.closing:
+            execute(
+                "UPDATE point SET status = 'pending', runner = NULL WHERE batch = ? AND status = 'leased' "
+                "AND runner = ?",
+                (self.batch, self.runner),
+            )
+            execute("UPDATE runner SET ended_at = ?, activity = NULL WHERE id = ?", (now, self.runner))
+
+    def look_at_requests(self) -> None:
+        """What another process has asked this one to do."""
+        execute = self.connection.execute
+        version = execute("PRAGMA data_version").fetchone()[0]
+        if version == self.version:
+            return
+        self.version = version
+        (stop,) = execute("SELECT stop_requested FROM runner WHERE id = ?", (self.runner,)).fetchone()
+        query = "SELECT id FROM point WHERE batch = ? AND status = 'cancelled' AND runner = ?"
+        revoked = {number for (number,) in execute(query, (self.batch, self.runner))} - self.revoked
+        self.revoked |= revoked
+        stop = bool(stop) and not self.stop_told
+        self.stop_told |= stop
+        if stop or revoked:
+            self.tell(Revoked(frozenset(revoked), stop))
+
+
+def request_cancel(connection: sqlite3.Connection, path: Path, batch: int, places: Sequence[int] | None = None) -> int:
+    """Cancel the points of a batch that are not final, whichever process has them; that process ends their jobs.
+
+    Args:
+        connection: to the store, for writing.
+        path: the store.
+        batch: the batch's number.
+        places: only these places; None: the whole batch, and have its processes stop.
+
+    Returns:
+        How many points were cancelled.
+    """
+    execute = connection.execute
+    execute("BEGIN IMMEDIATE")
+    try:
+        recover(connection, path, batch)
+        query = "UPDATE point SET status = 'cancelled' WHERE batch = ? AND status IN ('pending', 'leased')"
+        if places is None:
+            count = execute(query + " AND place IS NOT NULL", (batch,)).rowcount
+            execute("UPDATE runner SET stop_requested = 1 WHERE batch = ? AND ended_at IS NULL", (batch,))
+        else:
+            count = sum(execute(query + " AND place = ?", (batch, place)).rowcount for place in places)
+        execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            execute("ROLLBACK")
+        raise
+    return count

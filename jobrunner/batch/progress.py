@@ -1,0 +1,171 @@
+"""How far a batch is, on stderr: a bar on a terminal, a line now and then elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from jobrunner.batch.run import Activity, Outcome, OutcomeStatus
+from jobrunner.memory import format_bytes
+
+__all__ = ["PLAIN", "Progress", "format_duration"]
+
+#: The mode of one line now and then.
+PLAIN: Final = "plain"
+
+#: Seconds between two such lines.
+_LINE_S = 30.0
+
+#: The weight of the newest job in the smoothed length of jobs.
+_NEWEST = 0.05
+
+
+def format_duration(seconds: float) -> str:
+    """A duration for people.
+
+    Example:
+        >>> format_duration(3.2), format_duration(95), format_duration(7500), format_duration(200_000)
+        ('3 s', '1 min 35 s', '2 h 05 min', '2 d 07 h')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
+
+
+class _RateColumn(ProgressColumn):
+    """Ended jobs per second, or seconds per job where that is the readable one."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_rate(task.fields["rate"]), style="progress.data.speed")
+
+
+def _rate(rate: float) -> str:
+    if not rate:
+        return "-/s"
+    return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+
+
+class Progress:
+    """The display of one run.  A context manager.
+
+    The time left comes from how long jobs take, and how many run at a time: the rate of a run that has just begun, or
+    of one whose jobs take hours, would say nothing.
+
+    Args:
+        name: the batch's name.
+        mode: ``True``: a bar; ``"plain"``: lines; False: nothing; None: a bar if stderr is a terminal, else nothing.
+    """
+
+    def __init__(self, name: str, mode: bool | str | None = None) -> None:
+        if mode is not None and mode not in (True, False, PLAIN):
+            raise ValueError(f"progress must be True, False, {PLAIN!r} or None, not {mode!r}")
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._name = name
+        self._plain = mode == PLAIN
+        self._bar = RichProgress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[failed]} failed"),
+            _RateColumn(),
+            TextColumn("ETA {task.fields[left]}"),
+            TextColumn("{task.fields[memory]}"),
+            console=Console(stderr=True),
+            # The results are the record; a bar that stays would stand between them and the prompt.
+            transient=True,
+            # What the jobs log appears above it.
+            redirect_stdout=False,
+            redirect_stderr=True,
+            disable=not (mode is True or (mode is None and terminal)),
+        )
+        self._task: Any = None
+        self._preparing: Any = None
+        self._total = 0
+        self._ended = 0
+        self._failed = 0
+        self._workers = 1
+        self._rate = 0.0
+        self._memory = 0
+        self._job_s: float | None = None
+        self._begun = time.monotonic()
+        self._line_at = self._begun + _LINE_S
+
+    def prepare(self, written: int, total: int) -> None:
+        """Show how many points are in the store, before anything runs."""
+        if self._preparing is None:
+            self._preparing = self._bar.add_task(
+                f"{self._name}: storing points", total=total, failed=0, rate=0.0, left="-", memory=""
+            )
+        self._bar.update(self._preparing, completed=written, visible=written < total)
+
+    def begin(self, total: int, *, done: int, failed: int, workers: int) -> None:
+        """Show the run itself.
+
+        Args:
+            total: points in the batch.
+            done: those that are done before it.
+            failed: those that have failed before it, and are not run again.
+            workers: how many jobs run at a time.
+        """
+        self._total, self._ended, self._failed, self._workers = total, done + failed, failed, max(workers, 1)
+        self._begun = time.monotonic()
+        self._task = self._bar.add_task(
+            self._name, total=total, completed=self._ended, failed=failed, rate=0.0, left="-", memory=""
+        )
+
+    def advance(self, outcome: Outcome) -> None:
+        """Count one outcome."""
+        if outcome.status is OutcomeStatus.RETRIED:
+            return
+        self._ended += 1
+        self._failed += outcome.status is OutcomeStatus.FAILED
+        if outcome.report is not None and outcome.report.run_s is not None:
+            length = outcome.report.run_s
+            self._job_s = length if self._job_s is None else (1 - _NEWEST) * self._job_s + _NEWEST * length
+        self._bar.update(self._task, advance=1, failed=self._failed, left=self.left())
+
+    def show(self, activity: Activity) -> None:
+        """Take note of what the run is doing, once a second."""
+        self._rate, self._memory = activity["rate"], activity["rss_bytes"]
+        self._bar.update(self._task, rate=self._rate, left=self.left(), memory=format_bytes(self._memory))
+        if self._plain and time.monotonic() >= self._line_at:
+            self._line_at = time.monotonic() + _LINE_S
+            print(self.line(), file=sys.stderr, flush=True)
+
+    def left(self) -> str:
+        """The time left, for people."""
+        remaining = self._total - self._ended
+        by_length = None if self._job_s is None else remaining * self._job_s / self._workers
+        # Of tiny jobs the length is not what counts.
+        by_rate = remaining / self._rate if self._rate else None
+        known = [each for each in (by_length, by_rate if (self._job_s or 0) < 0.01 else None) if each is not None]
+        return format_duration(max(known)) if known else "-"
+
+    def line(self) -> str:
+        """The progress as one line."""
+        return (
+            f"{self._name}: {self._ended} of {self._total} ended, {self._failed} failed, {_rate(self._rate)}, "
+            f"ETA {self.left()}, {format_bytes(self._memory)}, running for "
+            f"{format_duration(time.monotonic() - self._begun)}"
+        )
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
