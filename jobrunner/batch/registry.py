@@ -117,6 +117,8 @@ def register(
     """
     messages: list[str] = []
     with store_errors(path), _transaction(connection):
+        # Keys come in no order: with the usual 2 MB, writing a million of them would wait for pages.
+        connection.execute("PRAGMA cache_size = -100000")
         if description is None:
             batch = choose_batch(connection, path, name)
         else:
@@ -348,11 +350,16 @@ class _Registrar:
 
     def write_points(self, batch: int, *, again: bool = False) -> None:
         """Write the points that are not there; those that are get their places, and others lose theirs."""
+        execute = self.connection.execute
         insert = "INSERT INTO point (batch, place, key, parameters, replicate) VALUES (?, ?, ?, ?, ?)"
         if again:
-            self.connection.execute("UPDATE point SET place = NULL WHERE batch = ? AND place IS NOT NULL", (batch,))
-            insert += " ON CONFLICT (batch, key) DO UPDATE SET place = excluded.place"
+            insert += " ON CONFLICT (batch, key) DO UPDATE SET place = excluded.place WHERE place IS NOT excluded.place"
         self.connection.executemany(insert, self.point_rows(batch))
+        placed = "SELECT count(*) FROM point WHERE batch = ? AND place IS NOT NULL"
+        if execute(placed, (batch,)).fetchone()[0] != self.total:
+            # Some are no longer in the batch: none is, until it has its place again.
+            execute("UPDATE point SET place = NULL WHERE batch = ? AND place IS NOT NULL", (batch,))
+            self.connection.executemany(insert, self.point_rows(batch))
         self.on_progress(self.total, self.total)
 
     def point_rows(self, batch: int) -> Iterator[tuple[int, int, bytes, str, int]]:
