@@ -160,12 +160,15 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 names = st.sampled_from(["a", "b", "c", "größe"])
 plain_values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
 
+# The directory may be shared by the examples, and the first text of a process takes a second to generate.
+unhurried = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
 
 def distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({json.dumps(row, sort_keys=True): row for row in rows}.values())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@unhurried
 @given(st.lists(st.dictionaries(names, plain_values), min_size=1).map(distinct))
 def test_lines_of_json_read_back_as_they_were_written(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     path = tmp_path / "points.jsonl"
@@ -174,7 +177,7 @@ def test_lines_of_json_read_back_as_they_were_written(tmp_path: Path, rows: list
     assert [json.dumps(row, sort_keys=True) for row in read] == [json.dumps(row, sort_keys=True) for row in rows]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@unhurried
 @given(st.lists(st.fixed_dictionaries({"a": scalars, "b": scalars}), min_size=1).map(distinct))
 def test_cells_of_json_scalars_read_back_as_they_were_written(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     path = tmp_path / "points.csv"

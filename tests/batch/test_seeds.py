@@ -51,6 +51,12 @@ def test_a_function_gets_what_it_has_parameters_for() -> None:
     assert arguments["rng"].random() == expected.random()
 
 
+def test_each_replicate_has_a_seed_of_its_own() -> None:
+    seeding = Seeding.of(takes_seed, ["size"], seed=1)
+    assert seeding.seed({"size": 16}, 2) == point_seed(1, {"size": 16}, replicate=2)
+    assert seeding.seed({"size": 16}, 0) == seeding.seed({"size": 16}) != seeding.seed({"size": 16}, 1)
+
+
 def test_a_seed_given_as_a_parameter_wins() -> None:
     seeding = Seeding.of(takes_seed, ["size", "seed"], seed=1)
     assert not seeding.used

@@ -150,3 +150,10 @@ def test_parameters_that_do_not_fit_are_refused_by_name(
     with pytest.raises(SpecError, match=reason) as caught:
         check_parameters(target(function), names)
     assert caught.value.key == key
+
+
+def test_a_required_parameter_that_some_points_lack_is_refused() -> None:
+    target = load_target("fnmatch:fnmatch")
+    check_parameters(target, ["name", "pat"], common=["name", "pat"])
+    with pytest.raises(SpecError, match=r"pat: fnmatch\(\) requires this parameter, and some points lack it"):
+        check_parameters(target, ["name", "pat"], common=["name"])
