@@ -161,7 +161,7 @@ names = st.sampled_from(["a", "b", "c", "größe"])
 plain_values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
 
 # The directory may be shared by the examples, and the first text of a process takes a second to generate.
-unhurried = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

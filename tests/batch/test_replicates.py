@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobrunner.batch import aggregate, group
@@ -17,6 +17,7 @@ from jobrunner.batch.replicates import mean_and_error
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**18), 10**18)
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=2, max_size=20))
 def test_mean_and_error_are_those_of_exact_arithmetic(values: list[float]) -> None:
     pair = mean_and_error(values)
@@ -32,6 +33,7 @@ def test_mean_and_error_are_those_of_exact_arithmetic(values: list[float]) -> No
     assert error == pytest.approx(expected, rel=1e-9, abs=max(largest * 1e-25, 5e-324))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20))
 def test_the_error_is_the_sample_deviation_over_the_root_of_n(values: list[float]) -> None:
     pair = mean_and_error(values)
@@ -40,6 +42,7 @@ def test_the_error_is_the_sample_deviation_over_the_root_of_n(values: list[float
     assert pair[1] == pytest.approx(statistics.stdev(values) / math.sqrt(len(values)), rel=1e-12, abs=1e-150)
 
 
+@settings(deadline=None)
 @given(numbers, st.integers(2, 50))
 def test_equal_numbers_have_themselves_as_mean_and_no_error(value: float, n: int) -> None:
     assert mean_and_error([value] * n) == (float(value), 0.0)
@@ -105,6 +108,7 @@ def test_no_column_takes_anothers_name() -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.sets(st.integers(0, 50)))
 def test_groups_have_the_records_of_one_point_each(replicates: int, places: set[int]) -> None:
     grouped = dict(group(((place, place) for place in sorted(places)), replicates))
