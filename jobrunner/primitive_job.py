@@ -7,7 +7,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-import uuid
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +16,7 @@ from jobrunner.executors.default import get_executor
 from jobrunner.executors.foreign import as_job_executor
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
 from jobrunner.executors.services import run_callback
+from jobrunner.job_ids import new_job_id
 from jobrunner.parcel import Parcel
 from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import call_name, collect_dependency, dump_call, dump_exception, dump_result
@@ -44,7 +44,7 @@ class BasePrimitiveJob(abc.ABC, Generic[ResultT, StatusT]):
     """
 
     def __init__(self, job_id: str | None = None) -> None:
-        self._job_id = job_id or str(uuid.uuid4())
+        self._job_id = job_id or new_job_id()
         self.metadata: dict[str, Any] = {}
 
     def job_id(self) -> str:

@@ -448,7 +448,7 @@ class _Run:
             error=error,
             report=report() if report is not None else None,
         )
-        if isinstance(future, JobFuture) and (output := future.output()) is not None and any(output):
+        if isinstance(future, JobFuture) and _printed(outcome.report) and (output := future.output()) is not None:
             outcome = dataclasses.replace(outcome, stdout=output.stdout, stderr=output.stderr)
         if status is not OutcomeStatus.CANCELLED:
             self.source.record(work, outcome)
@@ -512,6 +512,10 @@ def _workers(executor: concurrent.futures.Executor) -> int:
     """How many jobs an executor runs at a time, as far as it tells."""
     count = getattr(getattr(executor, "backend", None), "max_workers", None) or getattr(executor, "_max_workers", None)
     return count if isinstance(count, int) else (os.cpu_count() or 1)
+
+
+def _printed(report: JobReport | None) -> bool:
+    return report is not None and bool(report.stdout_head or report.stderr_head)
 
 
 def _resident(pid: int) -> int:

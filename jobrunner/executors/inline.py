@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from jobrunner.errors import (
 from jobrunner.execution import execute
 from jobrunner.executors.base import JobExecutor, check_possible, start_when_ready
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
+from jobrunner.job_ids import new_job_id
 from jobrunner.messages import unpack_call
 from jobrunner.options import JobOptions, check_count, check_seconds
 from jobrunner.report import JobOutput, JobReport
@@ -180,7 +180,7 @@ class InlineExecutor(JobExecutor):
         options = self._options
         why = "an InlineExecutor runs jobs in this process, which it can't end or redirect; use a LocalExecutor"
         check_possible(options, _CAPABILITIES, why, job_id)
-        job = _InlineJob(job_id or str(uuid.uuid4()), call.name, options, call.nbytes, call.serialize_s)
+        job = _InlineJob(job_id or new_job_id(), call.name, options, call.nbytes, call.serialize_s)
         future = job.future
         assert future is not None
         for handle in call.dependencies:
@@ -194,7 +194,7 @@ class InlineExecutor(JobExecutor):
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""
-        job = _InlineJob(str(uuid.uuid4()), name, self._options, 0, 0.0)
+        job = _InlineJob(new_job_id(), name, self._options, 0, 0.0)
         future = job.future
         assert future is not None
         job.fail(error)

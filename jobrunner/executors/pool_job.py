@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner.backend import host_name
@@ -16,6 +15,7 @@ from jobrunner.executors.output import Capture
 from jobrunner.executors.post_mortem import Death, was_out_of_memory
 from jobrunner.executors.records import End, Job, JobState
 from jobrunner.executors.services import services
+from jobrunner.job_ids import new_job_id
 from jobrunner.messages import Kind
 from jobrunner.options import JobOptions
 from jobrunner.parcel import APART_BYTES, Parcel
@@ -166,7 +166,7 @@ class PoolJob(Job):
         if self.given_id is None:
             with _making_id:
                 if self.given_id is None:
-                    self.given_id = str(uuid.uuid4())
+                    self.given_id = new_job_id()
         return self.given_id
 
     # --- what becomes of it; under the pool's lock ---

@@ -145,7 +145,8 @@ def test_lanes_that_were_left_idle_are_used_as_soon_as_jobs_turn_out_not_to_be_t
     assert len(busy) == 2
     for lane in busy:
         shop.claim(lane)  # and none of them ends
-    assert (due := shop.scheduler.next_tick()) is not None
+    due = shop.scheduler.next_tick()
+    assert due is not None
     shop.tick(due - shop.now)
     assert all(shop.has_work(lane) for lane in shop.lanes() if lane not in busy)
 
