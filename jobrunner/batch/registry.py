@@ -333,20 +333,26 @@ class _Registrar:
     def rename_points(self, before: BatchRecord) -> None:
         """Have what is there stand for the same points with the fixed parameters of now.
 
-        What is done keeps the parameters that it was run with.
+        What is done keeps the parameters that it was run with.  A parameter that was swept and is fixed now, or the
+        other way round, keeps the value that each point has.
         """
+        fixed, names = self.description.fixed, {*self.description.fixed, *self.description.points.names}
+        # Where two come to stand for one point, the first has it: one of the batch, one that is done.
         rows = self.connection.execute(
-            "SELECT id, parameters, replicate, status FROM point WHERE batch = ?", (before.id,)
+            "SELECT id, parameters, replicate, status FROM point WHERE batch = ? "
+            "ORDER BY place IS NULL, status <> 'done', id DESC",
+            (before.id,),
         ).fetchall()
         renamed = []
         for number, text, replicate, status in rows:
-            parameters = {name: value for name, value in json.loads(text).items() if name not in before.fixed}
-            parameters |= self.description.fixed
+            kept = json.loads(text)
+            parameters = {name: value for name, value in kept.items() if name not in before.fixed or name in names}
+            parameters |= {name: value for name, value in fixed.items() if name in before.fixed or name not in kept}
             shown = text if status == "done" else canonical_json(parameters)
             renamed.append((point_key(parameters, replicate), shown, number))
         # In two steps: a new key may be the old one of another point.
         self.connection.execute("UPDATE point SET key = 'old ' || id WHERE batch = ?", (before.id,))
-        self.connection.executemany("UPDATE OR REPLACE point SET key = ?, parameters = ? WHERE id = ?", renamed)
+        self.connection.executemany("UPDATE OR IGNORE point SET key = ?, parameters = ? WHERE id = ?", renamed)
 
     def write_points(self, batch: int, *, again: bool = False) -> None:
         """Write the points that are not there; those that are get their places, and others lose theirs."""
