@@ -31,7 +31,7 @@ from jobrunner.batch.owners import RUNS
 from jobrunner.batch.registry import recover
 from jobrunner.batch.store import connect, store_errors
 from jobrunner.batch.work import Beat, Claimed, Fault, Revoked, Work
-from jobrunner.errors import JobRunnerError
+from jobrunner.errors import JobRunnerError, StoreError
 
 __all__ = ["GATHER_S", "Entry", "Ledger", "request_cancel"]
 
@@ -142,7 +142,11 @@ class Ledger:
                     connection.close()
         except JobRunnerError as error:
             self._fault = error
-            self._tell(Fault(error))
+        except Exception as error:  # whatever it is, the run must not wait for an answer for ever
+            self._fault = StoreError(f"can't be written: {type(error).__name__}: {error}", path=str(self._path))
+            self._fault.__cause__ = error
+        if self._fault is not None:
+            self._tell(Fault(self._fault))
 
 
 class _Writer:

@@ -106,9 +106,7 @@ class Outcome:
 
     def __post_init__(self) -> None:
         if self.cause is None and self.error is not None:
-            text = " ".join(str(self.error).split())
-            name = type(self.error).__name__
-            object.__setattr__(self, "cause", f"{name}: {text}" if text else name)
+            object.__setattr__(self, "cause", _line(self.error))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -516,6 +514,17 @@ def _workers(executor: concurrent.futures.Executor) -> int:
 
 def _printed(report: JobReport | None) -> bool:
     return report is not None and bool(report.stdout_head or report.stderr_head)
+
+
+def _line(error: BaseException) -> str:
+    """An error as one line of text that has an encoding: a user's exception may have neither."""
+    name = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception as failure:  # its `__str__` is the user's code
+        text = f"(its text can't be made: {type(failure).__name__})"
+    # Names of files that are no UTF-8 are lone surrogates in a message.
+    return (f"{name}: {text}" if text else name).encode("utf-8", "backslashreplace").decode()
 
 
 def _resident(pid: int) -> int:
