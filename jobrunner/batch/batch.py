@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -19,6 +20,7 @@ from jobrunner.batch.columns import flatten, free_name
 from jobrunner.batch.encoding import encode
 from jobrunner.batch.identity import identify
 from jobrunner.batch.ledger import Entry, Ledger
+from jobrunner.batch.owners import RUNS
 from jobrunner.batch.points import Points, as_points, sweep
 from jobrunner.batch.progress import Progress
 from jobrunner.batch.registry import Description, Registration, Resumption, register
@@ -221,12 +223,14 @@ class Batch:
         executor = _configured(get_executor() if executor is None else executor, self.options)
         workers = getattr(getattr(executor, "backend", None), "max_workers", None) or 1
         display = Progress(self.name, progress)
-        with display:
+        with display, contextlib.ExitStack() as leaving:
             registration = self._register(
                 Resumption(fresh=fresh, accept_changes=accept_changes, retry_failed=retry_failed),
                 workers,
                 display.prepare,
             )
+            # Whatever is raised from here on, this process holds no lease after it.
+            leaving.callback(RUNS.end, self.store, registration.runner)
             for message in registration.messages:
                 (on_message or _warn)(message)
             batch = registration.batch

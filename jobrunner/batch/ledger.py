@@ -272,6 +272,11 @@ class _Writer:
         for number, place, text, replicate in rows:
             parameters = json.loads(text)
             works.append(Work(number, place, parameters, replicate, self.seed_of(parameters, replicate)))
+        # Another process may have taken this one for dead; who is ended must hold no lease, for nobody would free it.
+        execute(
+            "UPDATE runner SET ended_at = NULL, seen_at = ? WHERE id = ? AND ended_at IS NOT NULL",
+            (time.time(), self.runner),
+        )
         self.connection.executemany(
             "UPDATE point SET status = 'leased', runner = ?, seed = ? WHERE id = ?",
             [(self.runner, work.seed, work.id) for work in works],
@@ -282,7 +287,7 @@ class _Writer:
         execute = self.connection.execute
         now = time.time()
         execute(
-            "UPDATE runner SET seen_at = ?, activity = coalesce(?, activity) WHERE id = ?",
+            "UPDATE runner SET seen_at = ?, ended_at = NULL, activity = coalesce(?, activity) WHERE id = ?",
             (now, self.activity, self.runner),
         )
         self.activity = None

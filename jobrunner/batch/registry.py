@@ -134,8 +134,9 @@ def register(
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (batch.id, owner.host, owner.machine, owner.pid, owner.started, workers, now, now),
         ).lastrowid
-    assert runner is not None
-    RUNS.begin(path, runner)
+        assert runner is not None
+        # Before the commit: a thread that finds the runner in the store and not here takes it for dead.
+        RUNS.begin(path, runner)
     return Registration(batch=batch, runner=runner, messages=messages)
 
 
