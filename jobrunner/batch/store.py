@@ -373,10 +373,14 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
 
 def _check(connection: sqlite3.Connection, path: Path) -> int:
     """The version of the store's tables; 0: it is empty."""
+    # In one transaction: another process may be making the tables.
+    connection.execute("BEGIN")
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    connection.execute("COMMIT")
     if application != APPLICATION_ID:
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if tables:
             raise StoreError("is another program's SQLite file, not a store of jobrunner's", path=str(path))
         return 0
     if version > VERSION:
