@@ -281,6 +281,7 @@ class _Writer:
             "UPDATE point SET status = 'leased', runner = ?, seed = ? WHERE id = ?",
             [(self.runner, work.seed, work.id) for work in works],
         )
+        self.revoked.difference_update(work.id for work in works)
         return works
 
     def sign_of_life(self) -> None:

@@ -391,6 +391,8 @@ class _Run:
         elif isinstance(event, Claimed):
             self.asked = False
             self.exhausted = not event.works
+            # What was cancelled, and has been set free and taken up since, is to run.
+            self.revoked.difference_update(work.id for work in event.works)
             for work in event.works:
                 self.submit(work)
         elif isinstance(event, Revoked):
