@@ -290,6 +290,11 @@ class _Registrar:
                 "makes another batch",
                 file=str(self.path),
             )
+        if changes and recover(self.connection, self.path, before.id):
+            raise StoreError(
+                f"batch {before.name!r} is being run by another process, and {'; '.join(changes)}: end that first",
+                path=str(self.path),
+            )
         warnings = about.code.warnings(before.code)
         if warnings:
             self.messages.append(f"since batch {before.name!r} was last run, {'; '.join(warnings)}")
