@@ -110,6 +110,8 @@ class Batch:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise TypeError(f"name must be a text, not {name!r}")
+        if _storable(name) != name:
+            raise ValueError(f"name must be UTF-8 text, not {name!r}")
         if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
             raise TypeError(f"seed must be a whole number or None, not {seed!r}")
         given = as_points(points)
@@ -407,7 +409,7 @@ class _StoreSource:
             for name in ("started_at", "finished_at", "run_s", "cpu_s", "peak_rss_bytes", "host", "pid"):
                 columns[name] = getattr(report, name)
             columns["report"] = report_json(report)
-        columns["error"] = cause
+        columns["error"] = None if cause is None else _storable(cause)
         columns["stdout"] = _bounded(outcome.stdout)
         columns["stderr"] = _bounded(outcome.stderr)
         self._ledger.record(Entry(work.id, status, columns))
@@ -441,9 +443,14 @@ def report_json(report: JobReport) -> str:
 def _bounded(text: str) -> str | None:
     """What is kept of a stream; None for nothing."""
     if len(text) <= _OUTPUT_MOST:
-        return text or None
+        return _storable(text) or None
     half = _OUTPUT_MOST // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
+    return _storable(f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}")
+
+
+def _storable(text: str) -> str:
+    """`text` with what UTF-8 lacks (half of a surrogate pair, as in names of files) written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _target_of(function: Callable[..., Any]) -> Target:
