@@ -9,11 +9,15 @@ from typing import Any, Final, NamedTuple
 import cloudpickle
 
 from jobrunner.errors import SerializationError
+from jobrunner.memory import format_bytes
 
 __all__ = ["JSON", "PICKLE", "WITHHELD", "Encoded", "Withheld", "decode", "encode"]
 
 JSON: Final = "json"
 PICKLE: Final = "pickle"
+
+#: The most bytes of a result: a row of SQLite's has at most 1,000,000,000, what the job printed included.
+_MOST = 950_000_000
 
 
 class Encoded(NamedTuple):
@@ -45,7 +49,7 @@ def encode(value: Any) -> Encoded:
     keys of those (NumPy's float64, which is a float, becomes one).  Tuples, NaN, arrays and all else are pickled.
 
     Raises:
-        SerializationError: it can't be pickled either.
+        SerializationError: it can't be pickled either, or is larger than a store can take (950 MB).
 
     Example:
         >>> encode({"energy": -1.5}).data
@@ -53,12 +57,25 @@ def encode(value: Any) -> Encoded:
         >>> encode((1, 2)).format
         'pickle'
     """
+    encoded = _as_json(value) or _as_pickle(value)
+    if len(encoded.data) > _MOST:
+        raise SerializationError(
+            f"the result can't be stored: it takes {format_bytes(len(encoded.data))}, and a store has room for "
+            f"{format_bytes(_MOST)}; write it to a file, and return the file's name"
+        )
+    return encoded
+
+
+def _as_json(value: Any) -> Encoded | None:
+    """The JSON form, which is ASCII; None if there is none that says the same."""
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-        if bool(json.loads(text) == value):
-            return Encoded(JSON, text)
-    except (TypeError, ValueError, RecursionError):
-        pass
+        return Encoded(JSON, text) if bool(json.loads(text) == value) else None
+    except Exception:  # what JSON lacks, or whatever the value's own methods raise
+        return None
+
+
+def _as_pickle(value: Any) -> Encoded:
     try:
         return Encoded(PICKLE, cloudpickle.dumps(value, protocol=5))
     except Exception as error:  # whatever the value's own methods raise
