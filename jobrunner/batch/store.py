@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 from urllib.request import pathname2url
 
 from jobrunner.batch.encoding import Encoded, decode
@@ -315,6 +316,8 @@ def connect(path: Path, *, write: bool, create: bool = False) -> sqlite3.Connect
         least = ".".join(map(str, _LEAST_SQLITE))
         raise StoreError(f"needs SQLite {least} or later, and this Python has {sqlite3.sqlite_version}", path=str(path))
     with store_errors(path):
+        if write:
+            _check_safe(path)
         if write and create:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
@@ -324,23 +327,28 @@ def connect(path: Path, *, write: bool, create: bool = False) -> sqlite3.Connect
             raise StoreError("is no file", path=str(path))
         if not write:
             return _connect_reading(path)
-        if (danger := other_writers(path)) is not None:
-            raise StoreError(
-                f"is not safe to use: {danger}; a store holds programs (pickles), so that nobody else may write it: "
-                "use one in a directory of your own (--store)",
-                path=str(path),
-            )
         if not os.access(path, os.W_OK):
             raise StoreError("is read-only: no run can be recorded in it", path=str(path))
         connection = _open(path, "rw")
         try:
+            version = _check(connection, path)  # first: how another program keeps its file is not for us to change
             _set_journal(connection, path)
-            if _check(connection, path) == 0:
+            if version == 0:
                 create_tables(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+
+def _check_safe(path: Path) -> None:
+    """Refuse what somebody else could write, before anything is made there."""
+    if (danger := other_writers(path)) is not None:
+        raise StoreError(
+            f"is not safe to use: {danger}; a store holds programs (pickles), so that nobody else may write it: "
+            "use one in a directory of your own (--store)",
+            path=str(path),
+        )
 
 
 def _connect_reading(path: Path) -> sqlite3.Connection:
@@ -352,9 +360,8 @@ def _connect_reading(path: Path) -> sqlite3.Connection:
         except sqlite3.OperationalError as error:
             connection.close()
             # In a directory that this user may not write, SQLite can't make the log's index.  Without a log none is
-            # needed: the file is all there is.
-            log = Path(f"{path}-wal")
-            if how == "ro" and "locked" not in str(error) and not (log.exists() and log.stat().st_size):
+            # needed: the file is all there is.  A journal means that a commit was cut short, and is to be undone.
+            if how == "ro" and "locked" not in str(error) and not any(map(_has_content, _logs(path))):
                 continue
             raise
         except BaseException:
@@ -364,8 +371,20 @@ def _connect_reading(path: Path) -> sqlite3.Connection:
     raise AssertionError("the last way returns or raises")
 
 
+def _logs(path: Path) -> list[Path]:
+    """What may hold a part of the store that is not in its file."""
+    file = path.resolve()
+    return [file.with_name(f"{file.name}{ending}") for ending in ("-wal", "-journal")]
+
+
+def _has_content(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
+
+
 def _open(path: Path, mode: str) -> sqlite3.Connection:
-    address = f"file:{pathname2url(str(path.absolute()))}?mode={mode}"
+    # As bytes: a name need not be UTF-8.
+    name = pathname2url(str(path.absolute())) if os.name == "nt" else quote(os.fsencode(path.absolute()))
+    address = f"file:{name}?mode={mode}"
     connection = sqlite3.connect(address, uri=True, timeout=_LOCKED_S, isolation_level=None)
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection
@@ -380,7 +399,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
     tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
     connection.execute("COMMIT")
     if application != APPLICATION_ID:
-        if tables:
+        if version or tables:
             raise StoreError("is another program's SQLite file, not a store of jobrunner's", path=str(path))
         return 0
     if version > VERSION:
@@ -407,7 +426,8 @@ _REASONS = {
     "disk is full": "the disk is full: make room and run the same command again; what was recorded is kept",
     "malformed": "is damaged: SQLite finds it malformed; use another (--store), or a copy of it from before",
     "unable to open": "can't be opened: is its directory there, and may you write in it?",
-    "disk I/O error": "the disk has failed to read or write it: when that is mended, run the same command again",
+    "disk I/O error": "the disk has failed to read or write it, or your quota on it is used up: when that is mended, "
+    "run the same command again; what was recorded is kept",
 }
 
 
@@ -422,6 +442,8 @@ def store_errors(path: Path) -> Iterator[None]:
         raise StoreError(reason, path=str(path)) from error
     except OSError as error:
         raise StoreError(f"can't be used: {error.strerror or error}", path=str(path)) from error
+    except UnicodeEncodeError as error:
+        raise StoreError(f"can't keep {error.object!r}: it is no UTF-8 text", path=str(path)) from error
 
 
 def choose_batch(connection: sqlite3.Connection, path: Path, name: str | None) -> BatchRecord:
