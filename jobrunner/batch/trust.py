@@ -58,6 +58,8 @@ def other_writers(path: Path) -> str | None:
     """
     if not hasattr(os, "geteuid"):
         return None
+    if path.is_symlink():
+        path = path.resolve()  # SQLite keeps its files beside the one that the link leads to
     for name in (str(path), *(f"{path}{ending}" for ending in SIDECARS)):
         try:
             found = os.stat(name)
