@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             file.unlink()
     except OSError as error:
-        if file.exists() and not file.is_file() and not file.is_dir():
+        if error.errno == errno.ENXIO:
             return  # a pipe without a reader yet
         raise StoreError(f"the output file can't be written: {error.strerror}", path=str(path)) from error
 
@@ -73,28 +74,34 @@ def export(store: Store, batch: BatchRecord, path: str | os.PathLike[str]) -> No
     Args:
         store: the store.
         batch: the batch.
-        path: the file; its ending says which.  A pipe or device is written as it is.
+        path: the file; its ending says which.  A pipe or device is written as it is, and so is a file in a directory
+            in which no other can be made.
 
     Raises:
         SpecError: another ending.
         StoreError: it can't be written.
     """
     check_output(path)
-    file = Path(path)
-    if file.exists() and not file.is_file():
-        _write(store, batch, file)
-        return
-    file = file.resolve()
+    file = Path(path).resolve()
     part = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
     try:
-        _write(store, batch, part)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(file, part)
-        part.replace(file)
+        if file.exists() and not (file.is_file() and os.access(file.parent, os.W_OK)):
+            _write(store, batch, file)
+            return
+        try:
+            _write(store, batch, part)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(file, part)
+            part.replace(file)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
     except OSError as error:
         raise StoreError(f"the output file can't be written: {error.strerror}", path=str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
+    except StoreError as error:
+        if error.path not in (str(part), str(file)):
+            raise
+        raise StoreError(str(error).removeprefix(f"{error.path}: "), path=str(path)) from error
 
 
 def _write(store: Store, batch: BatchRecord, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -150,6 +151,8 @@ def run(
     if described["seed"] is not None and not plan.batch.takes_seed:
         click.echo(f"jobrunner: note: {plan.batch.target.name}() takes no seed, so --seed changes nothing", err=True)
     if output is not None:
+        if Path(output).resolve() == plan.batch.store.resolve():
+            raise WrongUse(f"--output {output} is the store itself; name another file")
         check_writable(output)
     resumption = {"retry_failed": retry_failed, "accept_changes": accept_changes, "fresh": fresh}
     runner = _Runner(plan, resumption, _PROGRESS[progress])
