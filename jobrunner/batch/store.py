@@ -22,7 +22,7 @@ from urllib.request import pathname2url
 from jobrunner.batch.encoding import Encoded, decode
 from jobrunner.batch.points import did_you_mean
 from jobrunner.batch.schema import APPLICATION_ID, VERSION, create_tables
-from jobrunner.batch.trust import network_file_system, other_writers
+from jobrunner.batch.trust import network_file_system, other_writers, strange_log
 from jobrunner.errors import SpecError, StoreError
 
 __all__ = ["BatchRecord", "Counts", "NoteRecord", "PointRecord", "RunnerRecord", "Store", "connect", "store_errors"]
@@ -190,8 +190,10 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        # Before and after, as opening it may make files beside it, or take such files over.
+        distrust = other_writers(self.path)
         self.connection = connect(self.path, write=False)
-        self.distrust = other_writers(self.path)
+        self.distrust = distrust or other_writers(self.path)
 
     def __enter__(self) -> Store:
         return self
@@ -352,23 +354,44 @@ def _check_safe(path: Path) -> None:
 
 
 def _connect_reading(path: Path) -> sqlite3.Connection:
-    for how in ("ro", "ro&immutable=1"):
+    for how in _ways_to_read(path):
         connection = _open(path, how)
         try:
+            connection.execute("PRAGMA query_only = ON")
             if _check(connection, path) == 0:
                 raise StoreError("is empty: nothing was run in it yet", path=str(path))
         except sqlite3.OperationalError as error:
             connection.close()
             # In a directory that this user may not write, SQLite can't make the log's index.  Without a log none is
             # needed: the file is all there is.  A journal means that a commit was cut short, and is to be undone.
-            if how == "ro" and "locked" not in str(error) and not any(map(_has_content, _logs(path))):
-                continue
-            raise
+            whole = how == "rw" or (how == "ro" and not any(map(_has_content, _logs(path))))
+            if "locked" in str(error) or not whole:
+                raise
+            continue
         except BaseException:
             connection.close()
             raise
         return connection
     raise AssertionError("the last way returns or raises")
+
+
+#: Without a look at logs and locks.
+_FILE_ALONE = "ro&immutable=1"
+
+
+def _ways_to_read(path: Path) -> Sequence[str]:
+    """How to try to open a store for reading, the best first."""
+    if strange_log(path):
+        return [_FILE_ALONE]
+    if os.access(path, os.W_OK) and other_writers(path) is None:
+        # Who may write it clears up when it leaves last: what is in the log goes into the file, and the log goes.
+        return ["rw", "ro", _FILE_ALONE]
+    with open(path, "rb") as file:
+        has_log_mode = file.read(20)[18:] == b"\2\2"
+    if has_log_mode and not any(log.exists() for log in _logs(path)):
+        # Nobody has it open.  Another way would leave files of ours beside it, for which its owner would refuse it.
+        return [_FILE_ALONE]
+    return ["ro", _FILE_ALONE]
 
 
 def _logs(path: Path) -> list[Path]:

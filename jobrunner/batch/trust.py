@@ -13,13 +13,14 @@ owners (Windows), the file is taken as ours: what may write there is governed by
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
 
 import psutil
 
-__all__ = ["SIDECARS", "network_file_system", "other_writers"]
+__all__ = ["SIDECARS", "network_file_system", "other_writers", "strange_log"]
 
 #: What SQLite may keep beside a file, by the end of its name.
 SIDECARS = ("-wal", "-journal", "-shm")
@@ -76,6 +77,23 @@ def other_writers(path: Path) -> str | None:
     if _others_may_write(found) and not found.st_mode & stat.S_ISVTX:
         return f"others may put files into its directory {directory} (mode {stat.S_IMODE(found.st_mode):04o})"
     return None
+
+
+def strange_log(path: Path) -> bool:
+    """Whether a log or journal beside the store at `path` is another user's than the store.
+
+    SQLite would replay it into the store; and, run by root, give it to the store's owner, after which nobody could tell
+    any more whose it was.
+    """
+    if not hasattr(os, "geteuid"):
+        return False
+    file = path.resolve()
+    owner = os.stat(file).st_uid
+    for ending in ("-wal", "-journal"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(f"{file}{ending}").st_uid != owner:
+                return True
+    return False
 
 
 def _others_may_write(found: os.stat_result) -> bool:
