@@ -81,6 +81,7 @@ class Spec:
         policy: those of ``max_failures`` (at least 1) and ``stop_on_error`` that the file gives.
         workers: how many jobs run at a time; None: not said.
         lines: for each parameter the line that it stands in, where that is known.
+        target_line: the line that the target stands in.
     """
 
     path: Path
@@ -95,6 +96,7 @@ class Spec:
     policy: Mapping[str, Any]
     workers: int | None
     lines: Mapping[str, int | None]
+    target_line: int
 
     @property
     def directory(self) -> Path:
@@ -102,10 +104,10 @@ class Spec:
         return self.path.resolve().parent
 
     def located(self, error: SpecError) -> SpecError:
-        """`error` with the file, and the line if its key is one of the parameters, where it names no place itself."""
+        """`error` with the file, and its parameter's line, else that of the target, where it names no place itself."""
         if error.file is not None:
             return error
-        line = self.lines.get(error.key or "")
+        line = self.lines.get(error.key or "") or self.target_line
         return _located(error, str(self.path), line)
 
 
@@ -180,6 +182,7 @@ class _Reader:
             policy={key: value for key, value in options.items() if key in _POLICY_KEYS},
             workers=options.get("workers"),
             lines=lines,
+            target_line=self.line("batch", "target"),
         )
 
     def points(self) -> tuple[Points, dict[str, int | None]]:
