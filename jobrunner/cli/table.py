@@ -14,17 +14,16 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from jobrunner.batch import Outcome, OutcomeStatus, Points, flatten, to_json
-from jobrunner.batch.columns import free_name
+from jobrunner.batch.columns import free_name, to_json
 from jobrunner.cli.console import plain_console
+from jobrunner.cli.texts import printable
 
 __all__ = ["ResultTable", "describe", "shorten"]
 
-#: A batch of more points than this is shown by so many from each end.
-_WHOLE = 100
-_ENDS = 20
 _CELL_WIDTH = 40
-_ERROR_SUFFIX = "_error"
+
+#: Ends of the names of a value, and of its error.  The second pair is that of `jobrunner.batch.replicates`.
+_ERROR_SUFFIXES = (("", "_error"), ("_mean", "_sem"))
 
 
 @dataclasses.dataclass
@@ -65,73 +64,95 @@ def _fit(columns: list[_Column], width: int) -> tuple[list[_Column], list[str]]:
 
 
 class ResultTable:
-    """Collects the results that will be shown, and prints them in the order of the points.
+    """Rows of results, in the order in which they are shown.
 
-    Of a long batch only the first and last points are kept.  Parameters that are the same for all points are told once,
-    above the table.  A result ``x`` that has a neighbour ``x_error`` is shown with it, as in 1.234(5).
+    Parameters that are the same in all rows are told once, above the table.  A result ``x`` that has a neighbour
+    ``x_error`` is shown with it, as in 1.234(5); so is ``x_mean`` with ``x_sem``.
 
     Args:
         name: the batch's name.
-        points: the points of the batch.
+        names: the parameters, in order; what else a row has comes behind them.
+        varying: those of which the batch has more than one value.
     """
 
-    def __init__(self, name: str, points: Points) -> None:
+    def __init__(self, name: str, names: Iterable[str], varying: Iterable[str]) -> None:
         self._name = name
-        self._total = len(points)
-        self._names = points.varying() or points.names
-        self._constant = {name: points[0][name] for name in points.names if name not in self._names}
-        self._rows: dict[int, tuple[list[Any], dict[str, Any]]] = {}  # by index: parameters, and the result's columns
-        self._left_out = 0
+        self._names = dict.fromkeys(names)
+        self._varying = frozenset(varying)
+        self._rows: list[tuple[dict[str, Any], dict[str, Any]]] = []  # parameters and the result's columns, as JSON
+        self._gap: tuple[int, int] | None = None  # before which row how many are left out
 
-    def add(self, outcome: Outcome) -> None:
-        """Take in one outcome; only done ones have a row."""
-        if outcome.status is not OutcomeStatus.DONE:
-            return
-        if self._total > _WHOLE and _ENDS <= outcome.index < self._total - _ENDS:
-            self._left_out += 1
-            return
-        self._rows[outcome.index] = [outcome.parameters[name] for name in self._names], flatten(outcome.value)
+    def add(self, parameters: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+        """Add a row.
 
-    def print(self, file: TextIO | None = None) -> None:
-        """Print the table, or nothing if it is empty.  Columns for which a terminal has no room are named in a note."""
+        Args:
+            parameters: the point.
+            columns: its result, as `flatten` gives it.
+        """
+        self._names.update(dict.fromkeys(parameters))
+        self._rows.append((to_json(parameters), dict(columns)))
+
+    def leave_out(self, count: int) -> None:
+        """Say that so many rows between the last and the next one are not shown."""
+        self._gap = len(self._rows), count
+
+    def print(self, file: TextIO | None = None, *, hint: str = "--output keeps all") -> None:
+        """Print the table, or nothing if it is empty.  Columns for which a terminal has no room are named in a note.
+
+        Args:
+            file: where; default stdout.
+            hint: how to have all that is left out.
+        """
         if not self._rows:
             return
         console = plain_console(file)
-        columns, left_out = _fit(self._columns(), console.width)
+        constant = self._constant()
+        columns, left_out = _fit(self._columns([name for name in self._names if name not in constant]), console.width)
         table = Table(box=None, pad_edge=False, padding=(0, 1))
         for column in columns:
             table.add_column(Text(column.header), justify="right", style="cyan" if column.swept else None, no_wrap=True)
         for row in zip(*(column.cells for column in columns), strict=True):
             table.add_row(*map(Text, row))
-        if self._constant:
-            console.print(Text(f"{self._name}: {describe(self._constant)}"))
+        if constant:
+            console.print(Text(f"{printable(self._name)}: {describe(constant)}"))
         console.print(table)
         if left_out:
-            console.print(Text(f"too wide to be shown: {', '.join(left_out)}; --output keeps all"))
-        if self._left_out:
-            console.print(Text(f"{self._left_out} results in the middle are not shown; --output keeps all"))
+            console.print(Text(f"too wide to be shown: {', '.join(left_out)}; {hint}"))
+        if self._gap is not None:
+            console.print(Text(f"{self._gap[1]} results in the middle are not shown; {hint}"))
 
-    def _columns(self) -> list[_Column]:
-        rows = sorted(self._rows.items())
+    def _constant(self) -> dict[str, Any]:
+        """The parameters that are told above the table; none, if the rows would have no parameters then."""
+        (first, _), *rest = self._rows
+        found = {
+            name: value
+            for name, value in first.items()
+            if name not in self._varying and all(name in others and _same(others[name], value) for others, _ in rest)
+        }
+        return found if len(found) < len(self._names) else {}
+
+    def _columns(self, names: list[str]) -> list[_Column]:
         columns = []
-        for place, name in enumerate(self._names):
-            columns.append(
-                _Column(name, [_cell(to_json(parameters[place])) for _, (parameters, _) in rows], swept=True)
-            )
+        for name in names:
+            cells = [_cell(parameters[name]) if name in parameters else "" for parameters, _ in self._rows]
+            columns.append(_Column(printable(name), cells, swept=True))
         for name in self._result_names():
-            header = free_name(name, self._names)
-            columns.append(_Column(header, [_with_error(result, name) for _, (_, result) in rows]))
-        if self._left_out:
-            gap = sum(index < _ENDS for index, _ in rows)
+            header = printable(free_name(name, self._names))
+            columns.append(_Column(header, [_with_error(result, name) for _, result in self._rows]))
+        if self._gap is not None:
             for column in columns:
-                column.cells.insert(gap, "...")
+                column.cells.insert(self._gap[0], "...")
         return columns
 
     def _result_names(self) -> list[str]:
         """The result's columns in the order of appearance, without those shown as another's error."""
-        results = [result for _, result in self._rows.values()]
+        results = [result for _, result in self._rows]
         names = dict.fromkeys(name for result in results for name in result)
         return [name for name in names if not _is_error_of_another(name, results)]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
 
 
 def describe(parameters: Mapping[str, Any]) -> str:
@@ -141,17 +162,19 @@ def describe(parameters: Mapping[str, Any]) -> str:
         >>> describe({"size": 16, "mode": "fast"})
         'size=16 mode=fast'
     """
-    return " ".join(f"{name}={_cell(to_json(value), number_format='')}" for name, value in parameters.items())
+    return " ".join(
+        f"{printable(name)}={_cell(to_json(value), number_format='')}" for name, value in parameters.items()
+    )
 
 
 def shorten(text: str, width: int) -> str:
-    """`text` in one line of at most `width` characters.
+    """`text` in one line of at most `width` characters, its control characters written out.
 
     Example:
         >>> shorten("one\\ntwo three", 9)
         'one tw...'
     """
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
@@ -167,7 +190,7 @@ def _with_error(result: Mapping[str, Any], name: str) -> str:
     if name not in result:
         return ""
     value: Any = result[name]
-    error: Any = result.get(name + _ERROR_SUFFIX)
+    error: Any = next((result[each] for each in _error_names(name) if each in result), None)
     if not _is_number(value) or not _is_number(error) or error <= 0:
         return _cell(value)
     # The error's two leading digits, and the value to the same place.
@@ -179,11 +202,22 @@ def _with_error(result: Mapping[str, Any], name: str) -> str:
     return f"{value:.{places}f}({round(error * 10**places)})"
 
 
+def _error_names(name: str) -> list[str]:
+    """What the error of the column `name` may be called."""
+    return [name.removesuffix(value) + error for value, error in _ERROR_SUFFIXES if name.endswith(value)]
+
+
 def _is_error_of_another(name: str, results: Iterable[Mapping[str, Any]]) -> bool:
-    of = name.removesuffix(_ERROR_SUFFIX)
-    if of == name:
-        return False
-    return all(_is_number(result.get(of)) and _is_number(result[name]) for result in results if name in result)
+    results = [result for result in results if name in result]
+    owners = [name.removesuffix(error) + value for value, error in _ERROR_SUFFIXES if name.endswith(error)]
+    return any(
+        of != name and all(_is_number(result.get(of)) and _may_be_error(result[name]) for result in results)
+        for of in owners
+    )
+
+
+def _may_be_error(value: Any) -> bool:
+    return value is None or _is_number(value)  # one replicate alone has no error
 
 
 def _is_number(value: Any) -> bool:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from jobrunner.batch import Outcome, OutcomeStatus, Points, sweep
+from jobrunner.batch import Points, flatten, sweep
 from jobrunner.cli.table import ResultTable, describe, shorten
 
 
 def printed(points: Points, results: list[Any]) -> list[list[str]]:
-    table = ResultTable("name", points)
-    for index, (parameters, value) in enumerate(zip(points, results, strict=True)):
-        status = OutcomeStatus.FAILED if isinstance(value, Exception) else OutcomeStatus.DONE
-        table.add(Outcome(index=index, parameters=parameters, status=status, value=value))
+    table = ResultTable("name", points.names, points.varying())
+    for parameters, value in zip(points, results, strict=True):
+        if not isinstance(value, Exception):
+            table.add(parameters, flatten(value))
     file = io.StringIO()
     table.print(file)
     return [line.split() for line in file.getvalue().splitlines()]
@@ -39,6 +39,41 @@ def printed(points: Points, results: list[Any]) -> list[list[str]]:
 def test_a_value_is_shown_with_its_error(value: float, error: Any, shown: str) -> None:
     lines = printed(sweep(x=[7]), [{"e": value, "e_error": error}])
     assert "".join(lines[1][1:]).startswith(shown)
+
+
+def test_a_mean_is_shown_with_its_standard_error() -> None:
+    means = [{"e_mean": 1.2342, "e_sem": 0.0051, "replicates": 3}, {"e_mean": 2.0, "e_sem": None, "replicates": 1}]
+    assert printed(sweep(x=[1, 2]), means) == [
+        ["x", "e_mean", "replicates"],
+        ["1", "1.2342(51)", "3"],
+        ["2", "2", "1"],
+    ]
+
+
+def test_an_older_result_of_another_fixed_parameter_is_told_apart() -> None:
+    table = ResultTable("name", ["x", "fixed"], ["x"])
+    table.add({"x": 1, "fixed": 5}, {"result": 1})
+    table.add({"x": 2, "fixed": 6}, {"result": 2})
+    file = io.StringIO()
+    table.print(file)
+    assert [line.split() for line in file.getvalue().splitlines()] == [
+        ["x", "fixed", "result"],
+        ["1", "5", "1"],
+        ["2", "6", "2"],
+    ]
+
+
+def test_no_text_of_a_result_steers_the_terminal() -> None:
+    table = ResultTable("na\x1b[1mme", ["x"], ["x"])
+    table.add({"x": "\x1b]0;title\x07"}, {"[red]key\x1b[31m": "\x9b2J [bold]"})
+    table.add({"x": "y"}, {})
+    file = io.StringIO()
+    table.print(file)
+    assert "\x1b" not in file.getvalue()
+    assert "\x9b" not in file.getvalue()
+    assert r"\x1b]0;title\x07" in file.getvalue()
+    assert r"[red]key\x1b[31m" in file.getvalue()
+    assert r"\x9b2J [bold]" in file.getvalue()
 
 
 def test_an_error_without_a_value_has_a_column_of_its_own() -> None:
@@ -81,9 +116,9 @@ class Terminal(io.StringIO):
 def test_a_terminal_gets_what_fits_with_folded_headers_and_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     monkeypatch.setenv("TERM", "xterm")  # rich takes a dumb one for 80 columns wide
-    table = ResultTable("name", sweep(x=[1]))
+    table = ResultTable("name", ["x"], [])
     value = {"energy_of_the_lattice": -1.5, "second": 2, "third_one": 12345678, "fourth": 4}
-    table.add(Outcome(index=0, parameters={"x": 1}, status=OutcomeStatus.DONE, value=value))
+    table.add({"x": 1}, flatten(value))
     file = Terminal()
     table.print(file)
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in file.getvalue().splitlines()]
