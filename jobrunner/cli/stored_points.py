@@ -52,6 +52,7 @@ def stored_points(
     """
     until = last_outcome(store) if until is None else until
     statuses = statuses or STATUSES
+    found: Iterator[int]
     if places is None:
         # Each status by itself has its places in order in an index; several would be sorted, for each part anew.
         found = heapq.merge(*(_places(store, batch, status, until, printed=output) for status in statuses))
@@ -69,10 +70,11 @@ def stored_points(
                 break
         if not part:
             return
-        points = list(store.points(batch, *statuses, results=results, reports=reports, output=output, places=part))
+        # All statuses are named to have SQLite look up each place in the index: of one it would read all places.
+        points = list(store.points(batch, *STATUSES, results=results, reports=reports, output=output, places=part))
         weight = sum(map(_weight, points))
         for point in points:
-            if not output or point.stdout or point.stderr:
+            if point.status in statuses and (not output or point.stdout or point.stderr):
                 yield point
         if weight > _BYTES:
             size = max(1, size // 2)

@@ -15,6 +15,7 @@ import pytest
 
 from jobrunner.batch.store import Store
 from jobrunner.cli.results import write_csv
+from jobrunner.cli.stored_points import stored_points
 from jobrunner.cli.stored_results import StoredResults
 from tests.batch.stores import StoreBuilder
 from tests.cli.store_commands import invoke, make_unsafe, store
@@ -294,6 +295,21 @@ def test_what_ends_between_the_passes_breaks_no_row_and_no_reader_keeps_a_transa
         write_csv(StoredResults(opened, record), record, file)
     assert [row["a"] for row in csv_rows(file.getvalue())] == [str(place) for place in range(40)]
     assert "new" in csv_rows(invoke("results --format csv").stdout)[0]
+
+
+def test_a_part_of_the_points_is_found_in_the_index_without_reading_the_others(store: StoreBuilder) -> None:
+    batch = store.batch(total=50)
+    store.many(batch, {"done": 50}, store.runner(batch))
+    asked: list[str] = []
+    with Store(store.path) as opened:
+        opened.connection.set_trace_callback(asked.append)
+        assert sum(1 for _ in stored_points(opened, opened.batch(), "done", results=True)) == 50
+    plans = [
+        store.connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchone()[3] for query in asked if "point p" in query
+    ]
+    terms = [plan.partition("USING INDEX point_by_status ")[2] for plan in plans]
+    assert set(terms) == {"(batch=? AND status=? AND place>?)", "(batch=? AND status=? AND place=?)"}
+    assert terms.count("(batch=? AND status=? AND place>?)") == 2  # all places in one query; a second finds no more
 
 
 @pytest.mark.slow
