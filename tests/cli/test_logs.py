@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from jobrunner.batch.store import Store
+from jobrunner.cli.stored_points import stored_points
 from tests.batch.stores import StoreBuilder
 from tests.cli.store_commands import invoke, store
 
@@ -81,6 +83,22 @@ def test_what_was_asked_for_and_not_printed_is_said(printed: StoreBuilder) -> No
 def test_a_batch_that_keeps_no_output_says_so(store: StoreBuilder) -> None:
     store.batch(options='{"capture_output": false}')
     assert "is not kept (capture_output is off)" in invoke("logs").stderr
+
+
+def test_a_point_whose_status_changes_meanwhile_comes_once(store: StoreBuilder) -> None:
+    """It is found in both statuses; here the second time is the first of a part: 508 is 4 + 8 + ... + 256."""
+    batch = store.batch(total=601)
+    runner = store.runner(batch)
+    store.many(batch, {"done": 507}, runner)
+    retried = store.point(batch, 600, {"x": 600})
+    store.outcome(retried, runner, "retried")
+    store.connection.execute("UPDATE outcome SET stdout = 'printed'")
+    with Store(store.path) as opened:
+        points = stored_points(opened, opened.batch(), output=True)
+        found = [next(points).place]
+        store.connection.execute("UPDATE point SET status = 'done' WHERE id = ?", (retried,))
+        found += [point.place for point in points]
+    assert found == [*range(507), 600]
 
 
 def test_large_outputs_come_one_after_another(store: StoreBuilder) -> None:
