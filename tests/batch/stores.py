@@ -28,6 +28,7 @@ class StoreBuilder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.connection = connect(path, write=True, create=True)
+        self.connection.execute("PRAGMA synchronous = OFF")  # a test need not survive a power cut
 
     def close(self) -> None:
         self.connection.close()
