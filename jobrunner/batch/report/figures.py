@@ -1,0 +1,226 @@
+"""The charts of a report but the timeline: histograms, progress, and plots of results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from jobrunner.batch.report import words
+from jobrunner.batch.report.chart import NARROW, Frame, legend, mark, variants
+from jobrunner.batch.report.markup import Child, Markup, element, join
+from jobrunner.batch.report.model import Dot, Histogram, Panel, Series
+from jobrunner.batch.report.scales import Scale, linear, logarithmic, round_step, time_step
+
+__all__ = ["HALF", "THIRD", "histogram_figure", "panel_figure"]
+
+#: Widths of a figure that shares its row with one or two others.
+HALF = 510
+THIRD = 336
+
+#: Marks of a series up to which each has a tooltip.
+_TIPS = 150
+
+
+def histogram_figure(found: Histogram, title: str) -> Markup:
+    """The histogram of a quantity.
+
+    Args:
+        found: the histogram.
+        title: of the quantity.
+    """
+    show = words.duration if found.quantity == "run_s" else words.size
+    label = (
+        f"Histogram of {title.lower()} over {words.spell(found.count, 'job')}: median {show(found.median)}, "
+        f"from {show(found.least)} to {show(found.most)}"
+    )
+
+    def draw(width: float) -> Markup:
+        frame = Frame(width, 236, left=52)
+        heights = [done + failed for done, failed in zip(found.done, found.failed, strict=True)]
+        up = linear(0, max(heights), whole=True, ticks=4)
+        along = _histogram_scale(found, int(frame.inner_width / 64))
+        tick = words.short if found.quantity == "run_s" else words.size
+        return frame.svg(
+            label,
+            frame.y_axis(up, lambda value: words.count(round(value)), "jobs"),
+            *_columns(found, frame, along, up, show),
+            _marker(frame, along, found.median, "median"),
+            frame.x_axis([(frame.x(along.at(value)), tick(value)) for value in along.ticks], title.lower()),
+        )
+
+    return variants(draw, HALF, NARROW)
+
+
+def _histogram_scale(found: Histogram, ticks: int) -> Scale:
+    least, most = found.edges[0], found.edges[-1]
+    if found.log:
+        return logarithmic(least, most, ticks=ticks)
+    if found.quantity == "run_s":
+        step = time_step(most - least, ticks)
+    else:
+        unit = 2.0**30 if most >= 2.0**31 else 2.0**20 if most >= 2.0**21 else 1.0
+        step = unit * round_step((most - least) / unit, ticks)
+    first, last = math.ceil(least / step - 1e-6), math.floor(most / step + 1e-6)
+    return Scale(least, most, False, tuple(index * step for index in range(first, last + 1)))
+
+
+def _columns(found: Histogram, frame: Frame, along: Scale, up: Scale, show: Callable[[float], str]) -> Sequence[Markup]:
+    parts = []
+    for place, (done, failed) in enumerate(zip(found.done, found.failed, strict=True)):
+        low, high = found.edges[place], found.edges[place + 1]
+        left, right = frame.x(along.at(low)), frame.x(along.at(high))
+        tip = f"{show(low)} – {show(high)}\n{words.spell(done + failed, 'job')}"
+        tip += f", {words.count(failed)} failed" if failed else ""
+        for base, height, class_ in ((0, done, "done"), (done, failed, "failed")):
+            if height:
+                bottom, top = frame.y(up.at(base)), frame.y(up.at(base + height))
+                parts.append(
+                    element(
+                        "rect",
+                        x=left + 0.5,
+                        y=top,
+                        width=max(0.5, round(right - left - 1, 1)),
+                        height=max(0.8, round(bottom - top, 1)),
+                        class_=class_,
+                        data_tip=tip,
+                    )
+                )
+    return parts
+
+
+def _marker(frame: Frame, along: Scale, value: float, text: str) -> Markup:
+    if not along.least <= value <= along.most:
+        return Markup("")
+    x = frame.x(along.at(value))
+    right = x > frame.width * 0.7
+    return join(
+        [
+            element("path", d=f"M{x:g} {frame.top - 8:g}V{frame.floor:g}", class_="marker"),
+            element("text", text, x=x + (-5 if right else 5), y=frame.top - 1, class_="tick end" if right else "tick"),
+        ]
+    )
+
+
+def panel_figure(panel: Panel, wide: float) -> Markup:
+    """A plot of a column of the results.
+
+    Args:
+        panel: the plot.
+        wide: its width on a wide screen.
+    """
+    dots = [dot for series in panel.series for dot in series.dots]
+    label = f"{panel.column} against {panel.x}" + (f", a series for each {panel.by}" if panel.by else "")
+
+    def draw(width: float) -> Markup:
+        frame = Frame(width, 250, left=58)
+        along = _x_scale(panel, dots, int(frame.inner_width / 62))
+        up = _y_scale(panel, dots)
+        return frame.svg(
+            f"{label}; {words.spell(len(dots), 'mark')}",
+            frame.y_axis(up, _ticker(up), panel.column if len(panel.column) < 40 else ""),
+            *(_series(panel, series, place, frame, along, up) for place, series in enumerate(panel.series)),
+            frame.x_axis(_x_ticks(panel, frame, along), panel.x if len(panel.x) < 40 else ""),
+        )
+
+    entries = [(f"m{place}", series.label) for place, series in enumerate(panel.series)]
+    return join([legend(entries, f"{panel.by}") if panel.by else None, variants(draw, wide, NARROW)])
+
+
+def _x_scale(panel: Panel, dots: Sequence[Dot], ticks: int) -> Scale:
+    if panel.categories:
+        return Scale(-0.5, len(panel.categories) - 0.5, False, tuple(map(float, range(len(panel.categories)))))
+    least, most = min(dot.x for dot in dots), max(dot.x for dot in dots)
+    if panel.x_log:
+        around = (most / least) ** 0.03
+        return logarithmic(least / around, most * around, ticks=ticks)
+    around = (most - least) * 0.03
+    whole = all(dot.x.is_integer() for dot in dots) and most > least
+    scale = linear(least - around, most + around, ticks=ticks, whole=whole, snug=True)
+    return scale
+
+
+def _x_ticks(panel: Panel, frame: Frame, along: Scale) -> list[tuple[float, str]]:
+    show = _ticker(along)
+    if panel.categories:
+        room = max(3, int(frame.inner_width / len(panel.categories) / 7))
+        names = [name if len(name) <= room else f"{name[: room - 1]}…" for name in panel.categories]
+        return [(frame.x(along.at(place)), name) for place, name in enumerate(names)]
+    return [(frame.x(along.at(tick)), show(tick)) for tick in along.ticks]
+
+
+def _y_scale(panel: Panel, dots: Sequence[Dot]) -> Scale:
+    values = [dot.y for dot in dots]
+    for dot in dots:
+        values += [end for end in (dot.low, dot.high) if end is not None and math.isfinite(end)]
+    if panel.y_log:
+        values = [value for value in values if value > 0]
+        around = (max(values) / min(values)) ** 0.03
+        return logarithmic(min(values) / around, max(values) * around, ticks=6)
+    return linear(min(values), max(values), ticks=5)
+
+
+def _ticker(scale: Scale) -> Callable[[float], str]:
+    """How to write ticks: with the digits that tell neighbours apart."""
+    most = max(map(abs, scale.ticks), default=1.0) or 1.0
+    step = min((after - before for before, after in zip(scale.ticks, scale.ticks[1:], strict=False)), default=most)
+    digits = 4 if scale.log else min(15, max(1, math.ceil(math.log10(most / step) + 1.5)))
+    return lambda value: words.number(value, digits)
+
+
+def _series(panel: Panel, series: Series, place: int, frame: Frame, along: Scale, up: Scale) -> Markup:
+    spots = []
+    for dot in series.dots:
+        if not panel.y_log or dot.y > 0:
+            spots.append((dot, frame.x(along.at(dot.x)), frame.y(up.at(dot.y))))
+    # Of a category, series stand beside each other.
+    if panel.categories and len(panel.series) > 1:
+        apart = min(8.0, frame.inner_width / len(panel.categories) / (len(panel.series) + 1))
+        shift = (place - (len(panel.series) - 1) / 2) * apart
+        spots = [(dot, round(x + shift, 1), y) for dot, x, y in spots]
+    parts: list[Child] = [_errors(panel, spots, frame, up, place)]
+    if series.line and len(spots) > 1:
+        parts.append(element("path", d="M" + "L".join(f"{x:g} {y:g}" for _, x, y in spots), class_=f"s{place} line"))
+    if len(spots) <= _TIPS:
+        for dot, x, y in spots:
+            tip = _tip(panel, series, dot)
+            parts.append(element("path", d=mark(place, x, y), class_=f"s{place} mark", data_tip=tip))
+    elif not (series.line and panel.errors == "range"):
+        path = "".join(f"M{x:g} {y:g}h0" for _, x, y in spots)
+        parts.append(element("path", d=path, class_=f"s{place} cloud"))
+    return element("g", *parts)
+
+
+def _errors(
+    panel: Panel, spots: Sequence[tuple[Dot, float, float]], frame: Frame, up: Scale, place: int
+) -> Markup | None:
+    ends = []
+    for dot, x, _ in spots:
+        if dot.low is not None and dot.high is not None and math.isfinite(dot.low) and math.isfinite(dot.high):
+            low = max(dot.low, up.least) if panel.y_log else dot.low
+            ends.append((x, frame.y(up.at(low)), frame.y(up.at(max(low, dot.high)))))
+    if not ends:
+        return None
+    if panel.errors == "range" and not panel.categories and len(ends) > 1:
+        upper = "L".join(f"{x:g} {high:g}" for x, _, high in ends)
+        lower = "L".join(f"{x:g} {low:g}" for x, low, _ in reversed(ends))
+        return element("path", d=f"M{upper}L{lower}z", class_=f"s{place} band")
+    cap = 3 if len(ends) <= 60 else 0
+    path = "".join(
+        f"M{x:g} {low:g}V{high:g}" + (f"M{x - cap:g} {low:g}h{2 * cap}M{x - cap:g} {high:g}h{2 * cap}" if cap else "")
+        for x, low, high in ends
+    )
+    return element("path", d=path, class_=f"s{place} error")
+
+
+def _tip(panel: Panel, series: Series, dot: Dot) -> str:
+    x = panel.categories[int(dot.x)] if panel.categories else words.number(dot.x, 6)
+    where = f"{panel.x} = {x}" + (f", {panel.by} = {series.label}" if panel.by else "")
+    error = ""
+    if dot.low is not None and dot.high is not None:
+        error = (
+            f" ({words.number(dot.low, 6)} to {words.number(dot.high, 6)})"
+            if panel.errors == "range"
+            else f" ± {words.number((dot.high - dot.low) / 2, 3)}"
+        )
+    many = f"\nmean of {words.count(dot.count)}" if dot.count > 1 else ""
+    return f"{where}\n{panel.column} = {words.number(dot.y, 6)}{error}{many}"
