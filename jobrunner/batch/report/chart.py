@@ -153,12 +153,12 @@ def legend(entries: Sequence[tuple[str, str]], title: str = "") -> Markup:
 
 def mark(shape: int, x: float, y: float, radius: float = 3.6) -> str:
     """The path of a mark: series differ in shape as well as in colour."""
-    r = radius
+    r, d = radius, 1.3 * radius
     shapes = (
         f"M{x - r:.1f} {y:.1f}a{r:g} {r:g} 0 1 0 {2 * r:g} 0a{r:g} {r:g} 0 1 0 {-2 * r:g} 0z",
         f"M{x - r:.1f} {y - r:.1f}h{2 * r:g}v{2 * r:g}h{-2 * r:g}z",
         f"M{x:.1f} {y - 1.2 * r:.1f}l{1.2 * r:.2f} {2.1 * r:.2f}h{-2.4 * r:.2f}z",
-        f"M{x:.1f} {y - 1.3 * r:.1f}l{1.3 * r:.2f} {1.3 * r:.2f}l{-1.3 * r:.2f} {1.3 * r:.2f}l{-1.3 * r:.2f} {-1.3 * r:.2f}z",
+        f"M{x:.1f} {y - d:.1f}l{d:.2f} {d:.2f}l{-d:.2f} {d:.2f}l{-d:.2f} {-d:.2f}z",
     )
     return shapes[shape % len(shapes)]
 

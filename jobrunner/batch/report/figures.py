@@ -168,10 +168,8 @@ def _ticker(scale: Scale) -> Callable[[float], str]:
 
 
 def _series(panel: Panel, series: Series, place: int, frame: Frame, along: Scale, up: Scale) -> Markup:
-    spots = []
-    for dot in series.dots:
-        if not panel.y_log or dot.y > 0:
-            spots.append((dot, frame.x(along.at(dot.x)), frame.y(up.at(dot.y))))
+    dots = [dot for dot in series.dots if not panel.y_log or dot.y > 0]
+    spots = [(dot, frame.x(along.at(dot.x)), frame.y(up.at(dot.y))) for dot in dots]
     # Of a category, series stand beside each other.
     if panel.categories and len(panel.series) > 1:
         apart = min(8.0, frame.inner_width / len(panel.categories) / (len(panel.series) + 1))

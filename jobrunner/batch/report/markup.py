@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
-from typing import Union
+from typing import TypeAlias
 
 __all__ = ["Child", "Markup", "element", "join"]
 
@@ -16,8 +16,8 @@ class Markup(str):
     __slots__ = ()
 
 
-#: What may stand in an element: text, markup, or nothing.
-Child = Union[str, Markup, None]
+#: What may stand in an element: text, markup (which is text), or nothing.
+Child: TypeAlias = str | None
 
 _EMPTY = frozenset({"br", "col", "meta"})
 #: Control characters, which HTML forbids, and half surrogates, which UTF-8 can't hold.
