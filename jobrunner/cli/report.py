@@ -48,5 +48,5 @@ def file_name(name: str) -> str:
         >>> file_name("ising"), file_name("../my batch"), file_name("~")
         ('ising.html', 'my-batch.html', 'report.html')
     """
-    safe = re.sub(r"[^\w.+=-]+", "-", name).strip(".-")[:100]
+    safe = re.sub(r"[^\w.+=]+", "-", name).strip(".-")[:100]
     return f"{safe or 'report'}.html"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 
@@ -39,7 +40,9 @@ def collect(store: Store, batch: BatchRecord) -> ReportData:
         jobs = read_jobs(store, batch)
         runs = [_run(runner, jobs, now) for runner in store.runners(batch)]
         summary = _summary(store, batch, jobs, runs)
-        axis = make_axis(zip(jobs.start, jobs.end, strict=True))
+        # A run belongs to the axis as a whole: what lies between two jobs of it is no pause.
+        spans = [*zip(jobs.start, jobs.end, strict=True), *((run.started_at, run.ended_at) for run in runs if run.jobs)]
+        axis = make_axis(spans) if jobs.start else None
         histograms = [
             histogram(name, *values) for name, values in (("run_s", jobs.run_s), ("peak_rss_bytes", jobs.rss))
         ]
@@ -123,6 +126,7 @@ def _summary(store: Store, batch: BatchRecord, jobs: Jobs, runs: Sequence[Run]) 
         running=any(run.state == "running" for run in runs),
         began_at=min((run.started_at for run in runs), default=None),
         ended_at=max((run.ended_at for run in runs), default=None),
+        workers=_most_workers(runs),
         active_s=active_s,
         run_s=jobs.total_run_s,
         cpu_s=jobs.total_cpu_s,
@@ -134,6 +138,14 @@ def _summary(store: Store, batch: BatchRecord, jobs: Jobs, runs: Sequence[Run]) 
         runs=tuple(runs[-_RUNS:]),
         runs_total=len(runs),
     )
+
+
+def _most_workers(runs: Sequence[Run]) -> int:
+    """How many workers all runs had together, when these were most."""
+    changes = sorted(
+        change for run in runs for change in ((run.started_at, run.workers), (run.ended_at, -run.workers))
+    )  # of one moment, ends come first
+    return max(itertools.accumulate(number for _, number in changes), default=0)
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:

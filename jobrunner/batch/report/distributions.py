@@ -62,7 +62,9 @@ def _edges(values: Sequence[float], quantity: str) -> tuple[float, ...]:
     # Memory is told in MiB, so its round numbers are those.
     unit = 2.0**20 if quantity.endswith("_bytes") else 1.0
     least, most = least / unit, most / unit
-    span = most - least or abs(most) * 0.5 or 1.0
+    if most == least:
+        least, most = (least * 0.75, least * 1.25) if least else (0.0, 1.0)
+    span = most - least
     step = round_step(span, _target(values))
     first = math.floor(least / step + 1e-9)
     last = max(first + 1, math.ceil(most / step - 1e-9))

@@ -15,6 +15,8 @@ from jobrunner.batch.report.tables import Cell, facts, nested, table
 __all__ = ["failures", "head", "history", "parameters", "surroundings", "tiles"]
 
 _VALUES = 12
+#: Failures that are told without a further click.
+_OPEN = 10
 
 
 def head(summary: Summary) -> Markup:
@@ -86,13 +88,12 @@ def tiles(data: ReportData) -> Markup:
     run, memory = spread.get("run_s"), spread.get("peak_rss_bytes")
     slowest = f"median; to {words.duration(run.most)}" if run else None
     usual = f"median {words.size(memory.median)}" if memory else None
-    workers = max((one.workers for one in summary.runs), default=0)
     rows: list[tuple[str, str | None, str | None]] = [
         ("Time", words.duration(summary.active_s) if summary.runs else None, _pauses(summary)),
         ("Rate", _rate(summary.rate), words.spell(summary.jobs, "job") + " ended"),
-        ("CPU time", _hours(summary.cpu_s) if summary.jobs else None, f"{words.duration(summary.cpu_s)}"),
+        ("CPU time", words.duration(summary.cpu_s) if summary.jobs else None, _hours(summary.cpu_s)),
         ("CPU efficiency", _part(summary.cpu_efficiency), "CPU time by run time"),
-        ("Workers busy", _part(summary.busy), f"of {words.spell(workers, 'worker')}"),
+        ("Workers busy", _part(summary.busy), f"of {words.spell(summary.workers, 'worker')}"),
         (
             "Run time",
             words.duration(run.median) if run else None,
@@ -130,7 +131,7 @@ def _rate(rate: float | None) -> str | None:
 
 
 def _hours(seconds: float) -> str:
-    return f"{words.number(seconds / 3600, 3)} h"
+    return f"{words.number(seconds / 3600, 3)} CPU hours"
 
 
 def _part(part: float | None) -> str | None:
@@ -155,10 +156,16 @@ def failures(data: ReportData) -> Markup | None:
         "Failures",
         element("p", text),
         element("div", element("h3", "By cause"), groups, class_="card"),
-        element(
-            "div", element("h3", "One by one"), *(_failure(failure, varying) for failure in found.shown), class_="card"
-        ),
+        element("div", element("h3", "One by one"), *_listed(data, varying), class_="card"),
     )
+
+
+def _listed(data: ReportData, varying: list[str]) -> list[Child]:
+    entries: list[Child] = [_failure(failure, varying) for failure in data.failures.shown]
+    rest = entries[_OPEN:]
+    if not rest:
+        return entries
+    return [*entries[:_OPEN], element("details", element("summary", f"Show {len(rest)} more"), *rest)]
 
 
 def _failure(failure: Failure, varying: list[str]) -> Markup:

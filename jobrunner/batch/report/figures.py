@@ -156,7 +156,8 @@ def _y_scale(panel: Panel, dots: Sequence[Dot]) -> Scale:
         values = [value for value in values if value > 0]
         around = (max(values) / min(values)) ** 0.03
         return logarithmic(min(values) / around, max(values) * around, ticks=6)
-    return linear(min(values), max(values), ticks=5)
+    around = (max(values) - min(values)) * 0.04
+    return linear(min(values) - around, max(values) + around, ticks=5, snug=True)
 
 
 def _ticker(scale: Scale) -> Callable[[float], str]:

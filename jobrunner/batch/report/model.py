@@ -67,6 +67,7 @@ class Summary:
         jobs: attempts that ran to an end, whatever the end.
         running: whether a process works on the batch at this moment.
         began_at, ended_at: the first and last moment that a process worked on it.
+        workers: how many jobs could run at a time, at most.
         active_s: for how long at least one process did, pauses left out.
         run_s: run time of all jobs together.
         cpu_s: CPU time of all jobs together.
@@ -99,6 +100,7 @@ class Summary:
     running: bool
     began_at: float | None
     ended_at: float | None
+    workers: int
     active_s: float
     run_s: float
     cpu_s: float

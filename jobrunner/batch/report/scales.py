@@ -80,7 +80,7 @@ def linear(least: float, most: float, *, ticks: int = 5, whole: bool = False, sn
         around = abs(least) * 0.1 or 1.0
         least, most = least - around, most + around
     span = most - least
-    if not math.isfinite(span) or least + span * 1e-9 == least == most:
+    if not math.isfinite(span) or span <= max(abs(least), abs(most)) * 1e-8:  # no digits are left to tell ticks apart
         return Scale(least, most, False, (least,))
     step = round_step(span, ticks)
     if whole:

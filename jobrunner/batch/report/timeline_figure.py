@@ -44,7 +44,7 @@ class TimeAxis:
     def ticks(self) -> list[tuple[float, str]]:
         """Round times with their labels."""
         segments = self.axis.segments
-        count = max(2, int(self._frame.inner_width / 80))
+        count = max(2, int(self._frame.inner_width / 64))
         step = time_step(self.axis.length, count)
         begin = segments[0].start
         if self.axis.length < _SHORT and len(segments) == 1:
@@ -92,6 +92,7 @@ def timeline_figure(timeline: Timeline) -> Markup:
     few = any(lane.bars for lane in timeline.lanes)
     statuses = {bar.status for lane in timeline.lanes for bar in lane.bars}
     failing = any(lane.failed for lane in timeline.lanes)
+    entries: list[tuple[str, str]]
     if few:
         entries = [(status, status) for status in ("done", "failed", "retried") if status in statuses]
     else:

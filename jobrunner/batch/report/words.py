@@ -95,8 +95,12 @@ def short(seconds: float) -> str:
 
     Example:
         >>> short(0.002), short(0.5), short(90), short(7200)
-        ('2 ms', '0.5 s', '1.5 min', '2 h')
+        ('2 ms', '0.5 s', '1:30 min', '2 h')
     """
+    for bound, large, unit in ((3600, 60, "min"), (86400 * 3, 3600, "h")):
+        if large <= seconds < bound and round(seconds / (large // 60)) % 60:
+            whole, rest = divmod(round(seconds / (large // 60)), 60)
+            return f"{whole}:{rest:02d} {unit}"
     for bound, factor, unit in ((1e-3, 1e6, "µs"), (0.1, 1e3, "ms"), (60, 1.0, "s"), (3600, 1 / 60, "min")):
         if seconds < bound * (1 - 1e-9):
             return "0" if seconds == 0 else f"{seconds * factor:.4g} {unit}"

@@ -220,7 +220,7 @@ def ising_store(path: Path, *, replicates: int = 1) -> None:
         },
     )
     runners = [
-        [maker.runner(0, 2000, workers=4, pid=900), maker.runner(5, 2000, workers=4, host="node2", pid=77)],
+        [maker.runner(0, 560, workers=4, pid=900), maker.runner(5, 560, workers=4, host="node2", pid=77)],
         [
             maker.runner(30_000, 31_400, workers=4, pid=901),
             maker.runner(30_005, 31_000, workers=4, host="node2", pid=78),
@@ -238,7 +238,7 @@ def ising_store(path: Path, *, replicates: int = 1) -> None:
                 temperature = round(1.5 + step * 0.016 * replicates, 3)
                 free.sort()
                 start, worker = free.pop(0)
-                sitting = int(start > 1900)
+                sitting = int(start > 500)
                 if sitting and start < 30_000:
                     start = 30_005 + draw.random()
                 run_s = (size / 8) ** 1.2 * 4 * draw.lognormvariate(0, 0.25)
@@ -261,7 +261,7 @@ def ising_store(path: Path, *, replicates: int = 1) -> None:
                     }
                     maker.outcome(point, runner, start, run_s, status="failed", error=cause, report=report, **common)
                     continue
-                order = max(0.0, 1 - (temperature / 2.27) ** 4) ** 0.125 + draw.gauss(0, 0.01)
+                order = max(0.0, 1 - (temperature / (2.27 + 2 / size)) ** 4) ** 0.125 + draw.gauss(0, 0.01)
                 result = {
                     "magnetisation": order,
                     "magnetisation_error": 0.01 + 0.02 * draw.random(),
@@ -277,7 +277,7 @@ def many_store(path: Path, count: int = 50_000, workers: int = 24) -> None:
     """Very many short jobs, two swept parameters, some failures of many causes."""
     draw = random.Random(1)
     maker = StoreMaker(path, "many", parameters=["x", "mode"], varying=["x", "mode"])
-    runner = maker.runner(0, count * 0.1 / workers * 1.1, workers=workers)
+    runner = maker.runner(0, count * 0.145 / workers, workers=workers)
     clocks = [0.0] * workers
     modes = ("exact", "fast", "rough")
     for place in range(count):

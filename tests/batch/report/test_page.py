@@ -1,0 +1,249 @@
+"""The page stands alone, tells the right numbers, and runs nobody's text."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import stat
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from jobrunner.batch.report import write_report
+from jobrunner.batch.store import Store
+from jobrunner.errors import StoreError
+from tests.batch.report.stores import StoreMaker, ising_store, many_store, small_store, write_rows
+
+HOSTILE = '</script><script>alert("1")</script><img src=x onerror=alert(2)>\'"&amp;<!--\u202egnp\x00\ud800'
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and texts of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+Written = Callable[[Callable[[Path], None]], str]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    """Make a store, and write its only batch's report."""
+
+    def make(fill: Callable[[Path], None]) -> str:
+        path, page = tmp_path / "store.db", tmp_path / "page.html"
+        fill(path)
+        with Store(path) as store:
+            write_report(store, store.batch(), page)
+        return page.read_text(encoding="utf-8")
+
+    return make
+
+
+def hostile_store(path: Path) -> None:
+    """A batch in which every text that a user may choose is an attack."""
+    maker = StoreMaker(
+        path,
+        HOSTILE.replace("\ud800", ""),
+        target=HOSTILE.replace("\ud800", ""),
+        parameters=[HOSTILE, "x"],
+        varying=[HOSTILE, "x"],
+        fixed={"fixed": HOSTILE},
+        options={HOSTILE: HOSTILE},
+        code={"file": HOSTILE, HOSTILE: {HOSTILE: HOSTILE}},
+        machine={"host": HOSTILE},
+    )
+    plain = HOSTILE.replace("\ud800", "")
+    runner = maker.runner(0, 20, host=plain)
+    for x in range(4):
+        report = {"cause": HOSTILE, "stack": HOSTILE, "exit_code": 1}
+        point = maker.point({HOSTILE: f"{HOSTILE}{x % 2}", "x": x, "fixed": HOSTILE})
+        if x == 3:
+            maker.outcome(point, runner, x, 1.0, status="failed", error=plain, report=report, host=plain, stderr=plain)
+        else:
+            maker.outcome(point, runner, x, 1.0, result={HOSTILE: x, "ok": HOSTILE}, host=plain)
+    maker.note(plain, plain)
+    maker.close()
+
+
+def test_no_text_of_the_user_becomes_markup(written: Written) -> None:
+    page = written(hostile_store)
+    reader = Reader(page)
+    assert reader.tags.count("script") == 1  # our own
+    assert "img" not in reader.tags
+    assert not [name for _, name, _ in reader.attributes if name.startswith("on")]
+    assert page.count("</script") == 1
+    assert "alert(" in html.unescape(page)  # it is all there, as text
+    assert "\u202e" not in page and "\x00" not in page
+
+
+def test_a_hostile_parameter_is_shown_as_it_is(written: Written) -> None:
+    reader = Reader(written(hostile_store))
+    assert any('<script>alert("1")</script>' in text for text in reader.texts)
+
+
+@pytest.mark.parametrize("fill", [small_store, ising_store], ids=["ten jobs", "500 jobs"])
+def test_the_page_refers_to_nothing_outside(written: Written, fill: Callable[[Path], None]) -> None:
+    page = written(fill)
+    reader = Reader(page)
+    assert not {"link", "iframe", "object", "embed", "base", "form", "img", "use"}.intersection(reader.tags)
+    for tag, name, value in reader.attributes:
+        assert name not in ("src", "srcset", "style", "xlink:href", "action"), (tag, name)
+        if name == "href":
+            assert value is not None and value.startswith("#")
+    assert "url(" not in page and "@import" not in page and "http://" not in page and "https://" not in page
+
+
+def test_links_within_the_page_have_their_ends_and_no_id_is_there_twice(written: Written) -> None:
+    reader = Reader(written(ising_store))
+    ids = [value for _, name, value in reader.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    links = {value.removeprefix("#") for _, name, value in reader.attributes if name == "href" and value}
+    assert links and links <= set(ids)
+
+
+def test_a_policy_forbids_all_but_the_page_itself(written: Written) -> None:
+    reader = Reader(written(small_store))
+    (policy,) = [
+        value or "" for _, name, value in reader.attributes if name == "content" and "default-src" in str(value)
+    ]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy and "http" not in policy and "data:" not in policy
+
+
+def test_every_chart_is_told_to_who_can_not_see_it(written: Written) -> None:
+    page = written(ising_store)
+    for chart in re.findall(r"<svg [^>]*>", page):
+        assert "aria-label=" in chart or "aria-hidden=" in chart
+    assert page.count("Show as a table") == 7  # timeline, queue, two histograms, three plots
+
+
+def test_the_numbers_of_ten_jobs_are_on_the_page(written: Written) -> None:
+    text = " ".join(Reader(written(small_store)).texts)
+    for expected in (
+        "9 of 10 points done, 1 failed, 1 attempt retried",
+        "ended, 1 failed",
+        "46 %",  # busy: 11 s of 24
+        "50 /min",
+        "ValueError: three is not welcome",
+        'File "model.py", line 3, in simulate',
+        "11 (SIGSEGV)",
+        "Median 1 s, mean 1 s, 95 % below 1.5 s; from 500 ms to 1.5 s",
+        "node1 · 4242",
+        "seed 1944",
+    ):
+        assert expected in text, expected
+
+
+def test_fifty_thousand_jobs_have_a_small_page(tmp_path: Path) -> None:
+    many_store(tmp_path / "store.db")
+    with Store(tmp_path / "store.db") as store:
+        write_report(store, store.batch(), tmp_path / "page.html")
+    assert (tmp_path / "page.html").stat().st_size < 3 * 10**6
+    text = " ".join(Reader((tmp_path / "page.html").read_text(encoding="utf-8")).texts)
+    assert re.search(r"49,\d{3} of 50,000 points done, \d{3} failed", text)
+
+
+def test_very_wide_batches_have_a_bounded_page(written: Written) -> None:
+    def fill(path: Path) -> None:  # many columns, parameters, failures with long stacks
+        maker = StoreMaker(path, parameters=[f"p{n}" for n in range(30)], varying=["p0", "p1"])
+        runner = maker.runner(0, 3000)
+        for x in range(2000):
+            point = maker.point({"p0": x, "p1": x % 8, **{f"p{n}": "long" * 100 for n in range(2, 30)}})
+            if x % 4:
+                maker.outcome(point, runner, x, 1.0, result={f"c{n}": x * n + 0.1 for n in range(100)})
+            else:
+                report = {"cause": "x" * 5000, "stack": "y\n" * 50_000}
+                maker.outcome(point, runner, x, 1.0, status="failed", error="x" * 5000, report=report)
+        maker.close()
+
+    page = written(fill)
+    assert len(page.encode()) < 6 * 10**6
+    assert "Further columns are not drawn: c" in page
+
+
+def test_a_batch_that_runs_shows_what_there_is(written: Written) -> None:
+    def fill(path: Path) -> None:
+        maker = StoreMaker(path, parameters=["x"], varying=["x"])
+        runner = maker.runner(0, None, here=True)
+        maker.outcome(maker.point({"x": 0}), runner, 0, 1.0, result=1)
+        maker.point({"x": 1}, "leased")
+        maker.point({"x": 2})
+        maker.close()
+
+    text = " ".join(Reader(written(fill)).texts)
+    assert "running at this moment" in text
+    assert "1 of 3 points done, 1 taken up, 1 waiting" in text
+    assert "The batch is running: 2 points to go" in text
+
+
+def test_a_batch_of_which_nothing_was_run_has_a_page(written: Written) -> None:
+    def fill(path: Path) -> None:
+        maker = StoreMaker(path, "none", parameters=["x"], varying=["x"])
+        maker.point({"x": 0})
+        maker.close()
+
+    text = " ".join(Reader(written(fill)).texts)
+    assert "nothing done yet" in text
+    assert "0 of 1 point done, 1 waiting" in text
+
+
+def test_a_batch_without_points_has_a_page(written: Written) -> None:
+    assert "empty: it has no points" in written(lambda path: StoreMaker(path, parameters=[]).close())
+
+
+def test_withheld_pickles_are_told(tmp_path: Path) -> None:
+    write_rows(tmp_path / "store.db", [({"x": x}, (x,)) for x in range(3)])
+    (tmp_path / "store.db").chmod(0o666)
+    with Store(tmp_path / "store.db") as store:
+        write_report(store, store.batch(), tmp_path / "page.html")
+    assert "3 results that are pickles were not loaded" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_its_owners_alone_and_replaces_the_old_one(tmp_path: Path) -> None:
+    small_store(tmp_path / "store.db")
+    page = tmp_path / "page.html"
+    page.write_text("old")
+    page.chmod(0o644)
+    with Store(tmp_path / "store.db") as store:
+        write_report(store, store.batch(), page)
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert {entry.name for entry in tmp_path.iterdir()} <= {"store.db", "store.db-wal", "store.db-shm", "page.html"}
+
+
+@pytest.mark.parametrize("place", ["missing/page.html", "."])
+def test_a_page_that_can_not_be_written_is_a_store_error(tmp_path: Path, place: str) -> None:
+    small_store(tmp_path / "store.db")
+    with Store(tmp_path / "store.db") as store, pytest.raises(StoreError, match="the report can't be written"):
+        write_report(store, store.batch(), tmp_path / place)
+
+
+def test_a_page_that_fails_half_way_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_store(tmp_path / "store.db")
+    page = tmp_path / "page.html"
+    page.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with Store(tmp_path / "store.db") as store, pytest.raises(StoreError, match="No space left on device"):
+        write_report(store, store.batch(), page)
+    assert page.read_text() == "old"
+    assert not list(tmp_path.glob(".page*"))
