@@ -13,6 +13,8 @@ __all__ = ["histogram"]
 
 #: Values that spread over more than this factor, most of them at the lower end, get a logarithmic axis.
 _LOG_FROM = 50.0
+#: A clock that is off may tell anything.
+_LARGEST = 1e30
 _LEAST_BINS = 6
 _MOST_BINS = 40
 
@@ -30,7 +32,7 @@ def histogram(quantity: str, done: Sequence[float], failed: Sequence[float]) -> 
         >>> made.edges, made.done
         ((1.0, 1.5, 2.0, 2.5, 3.0), (1, 1, 1, 1))
     """
-    values = sorted(value for part in (done, failed) for value in part if math.isfinite(value) and value >= 0)
+    values = sorted(value for part in (done, failed) for value in part if 0 <= value <= _LARGEST)
     if not values:
         return None
     log = spread_asks_for_log([value for value in values if value > 0], _LOG_FROM)
@@ -62,8 +64,8 @@ def _edges(values: Sequence[float], quantity: str) -> tuple[float, ...]:
     # Memory is told in MiB, so its round numbers are those.
     unit = 2.0**20 if quantity.endswith("_bytes") else 1.0
     least, most = least / unit, most / unit
-    if most == least:
-        least, most = (least * 0.75, least * 1.25) if least else (0.0, 1.0)
+    if most - least <= most * 1e-9:  # one value, but for its last digits
+        least, most = (least * 0.75, least * 1.25) if least > 1e-30 else (0.0, 1.0)
     span = most - least
     step = round_step(span, _target(values))
     first = math.floor(least / step + 1e-9)
@@ -83,6 +85,6 @@ def _log_edges(values: Sequence[float]) -> tuple[float, ...]:
 def _count(values: Sequence[float], edges: Sequence[float]) -> tuple[int, ...]:
     counts = [0] * (len(edges) - 1)
     for value in values:
-        if math.isfinite(value) and value >= 0:
+        if 0 <= value <= _LARGEST:
             counts[min(len(counts) - 1, max(0, bisect.bisect_right(edges, value) - 1))] += 1
     return tuple(counts)

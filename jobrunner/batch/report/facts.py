@@ -170,7 +170,7 @@ def _listed(data: ReportData, varying: list[str]) -> list[Child]:
 
 def _failure(failure: Failure, varying: list[str]) -> Markup:
     names = [name for name in varying if name in failure.parameters] or list(failure.parameters)
-    point = "  ".join(f"{name} = {words.value(failure.parameters[name], 60)}" for name in names) or "no parameters"
+    point = ", ".join(f"{name} = {words.value(failure.parameters[name], 60)}" for name in names) or "no parameters"
     where = f"{failure.host or '?'} · {failure.pid or '?'}" if failure.host or failure.pid else None
     rows: list[tuple[str, Child]] = [
         ("point", str(failure.place)),

@@ -131,7 +131,7 @@ def _x_scale(panel: Panel, dots: Sequence[Dot], ticks: int) -> Scale:
         return Scale(-0.5, len(panel.categories) - 0.5, False, tuple(map(float, range(len(panel.categories)))))
     least, most = min(dot.x for dot in dots), max(dot.x for dot in dots)
     if panel.x_log:
-        around = (most / least) ** 0.03
+        around = math.exp((math.log(most) - math.log(least)) * 0.03)
         return logarithmic(least / around, most * around, ticks=ticks)
     around = (most - least) * 0.03
     whole = all(dot.x.is_integer() for dot in dots) and most > least
@@ -154,7 +154,7 @@ def _y_scale(panel: Panel, dots: Sequence[Dot]) -> Scale:
         values += [end for end in (dot.low, dot.high) if end is not None and math.isfinite(end)]
     if panel.y_log:
         values = [value for value in values if value > 0]
-        around = (max(values) / min(values)) ** 0.03
+        around = math.exp((math.log(max(values)) - math.log(min(values))) * 0.03)
         return logarithmic(min(values) / around, max(values) * around, ticks=6)
     around = (max(values) - min(values)) * 0.04
     return linear(min(values) - around, max(values) + around, ticks=5, snug=True)

@@ -179,7 +179,7 @@ class Timeline:
     Attributes:
         segments: the time axis.
         kind: what a lane is: ``worker`` (a process), ``slot`` (processes that followed each other) or ``host``.
-        lanes: by host, then by first start.
+        lanes: by host, by the segment of their first start, by their name.
         lanes_total: how many there were; the first ones are in `lanes`.
         bins: how many bins the axis has; each segment has its share by its length.
     """

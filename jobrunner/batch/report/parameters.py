@@ -18,6 +18,7 @@ _DISTINCT = 1_000
 #: Values that are kept.
 _KEPT = 24
 _TEXT = 200
+_LARGEST = 1e250
 
 
 @dataclasses.dataclass
@@ -45,11 +46,11 @@ class _Seen:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value can be drawn: a finite int or float."""
+    """Whether a value can be drawn: an int or float within bounds that leave room for arithmetic."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:
-        return math.isfinite(value)
+        return abs(value) <= _LARGEST
     except OverflowError:  # a whole number beyond the floats
         return False
 

@@ -31,7 +31,8 @@ class Scale:
     def at(self, value: float) -> float:
         """The position of a value."""
         if self.log:
-            return math.log(value / self.least) / math.log(self.most / self.least)
+            least = math.log(self.least)
+            return (math.log(value) - least) / (math.log(self.most) - least)
         return (value - self.least) / (self.most - self.least)
 
 
@@ -80,7 +81,7 @@ def linear(least: float, most: float, *, ticks: int = 5, whole: bool = False, sn
         around = abs(least) * 0.1 or 1.0
         least, most = least - around, most + around
     span = most - least
-    if not math.isfinite(span) or span <= max(abs(least), abs(most)) * 1e-8:  # no digits are left to tell ticks apart
+    if span <= max(abs(least), abs(most), 1e-290) * 1e-8:  # no digits are left to tell ticks apart
         return Scale(least, most, False, (least,))
     step = round_step(span, ticks)
     if whole:
@@ -123,6 +124,6 @@ def spread_asks_for_log(values: Sequence[float], ratio: float) -> bool:
         >>> spread_asks_for_log([1, 10, 100, 1000], 50), spread_asks_for_log(list(range(1, 1000)), 50)
         (True, False)
     """
-    if not values or values[0] <= 0 or not math.isfinite(values[-1]) or values[-1] < ratio * values[0]:
+    if not values or values[0] < 1e-250 or values[-1] < ratio * values[0]:
         return False
     return values[len(values) // 2] < (values[0] + values[-1]) / 4

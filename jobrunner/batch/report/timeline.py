@@ -80,8 +80,8 @@ def make_axis(spans: Iterable[tuple[float, float]]) -> Axis | None:
             segments.append(Segment(start=start, end=end))
             if index + 1 < len(merged):
                 start = merged[index + 1][0]
-    if len(segments) == 1 and segments[0].end <= segments[0].start:
-        segments = [Segment(start=segments[0].start, end=segments[0].start + 1.0)]
+    if all(segment.end <= segment.start for segment in segments):
+        segments = [Segment(start=merged[0][0], end=max(merged[0][0] + 1.0, merged[-1][1]))]
     return Axis(segments)
 
 
@@ -95,7 +95,8 @@ def timeline(jobs: Jobs, axis: Axis) -> Timeline:
     for owner in owners:
         workers[owner] += 1
     made = [_lane(jobs, axis, rows[owner], owner, kind, workers[owner]) for owner in rows]
-    made.sort(key=lambda lane: (lane.host, lane.start))
+    numbers = {id(lane): number for lane, (_, number) in zip(made, rows, strict=True)}
+    made.sort(key=lambda lane: (lane.host, axis.segment(lane.start), numbers[id(lane)]))
     return Timeline(segments=axis.segments, kind=kind, lanes=tuple(made[:LANES]), lanes_total=len(made), bins=BINS)
 
 

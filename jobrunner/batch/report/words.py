@@ -97,8 +97,8 @@ def short(seconds: float) -> str:
         >>> short(0.002), short(0.5), short(90), short(7200)
         ('2 ms', '0.5 s', '1:30 min', '2 h')
     """
-    for bound, large, unit in ((3600, 60, "min"), (86400 * 3, 3600, "h")):
-        if large <= seconds < bound and round(seconds / (large // 60)) % 60:
+    for end, large, unit in ((3600, 60, "min"), (86400 * 3, 3600, "h")):
+        if large <= seconds < end and round(seconds / (large // 60)) % 60:
             whole, rest = divmod(round(seconds / (large // 60)), 60)
             return f"{whole}:{rest:02d} {unit}"
     for bound, factor, unit in ((1e-3, 1e6, "µs"), (0.1, 1e3, "ms"), (60, 1.0, "s"), (3600, 1 / 60, "min")):

@@ -69,6 +69,28 @@ def test_the_page_is_light_or_dark_as_the_reader_has_it(browser: Browser, page: 
     assert sum(max(colour) < 60 for colour in dark.colours()) >= 2  # page and cards, both dark
 
 
+def test_a_table_is_sorted_by_its_numbers_at_a_click(browser: Browser, tmp_path: Path) -> None:
+    ising_store(tmp_path / "store.db")
+    with Store(tmp_path / "store.db") as store:
+        write_report(store, store.batch(), tmp_path / "page.html")
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (tmp_path / "page.html").read_text("utf-8"))
+    click = """<script>
+        const table = document.querySelector("table.sortable");
+        const busy = () => [...table.tBodies[0].rows].map((row) => Number(row.cells[4].dataset.key));
+        const inOrder = (list) => list.every((value, place) => place === 0 || list[place - 1] <= value);
+        const button = table.tHead.rows[0].cells[4].querySelector("button");
+        const seen = [inOrder(busy())];
+        button.click();
+        seen.push(inOrder(busy()));
+        button.click();
+        seen.push(inOrder(busy().reverse()));
+        document.title = seen.join(" ");
+    </script></body>"""
+    (tmp_path / "clicked.html").write_text(text.replace("</body>", click), encoding="utf-8")
+    document, _ = browser.dom(tmp_path / "clicked.html")
+    assert "<title>false true true</title>" in document
+
+
 def test_the_policy_stops_a_script_that_is_not_ours(browser: Browser, page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     page.with_name("smuggled.html").write_text(

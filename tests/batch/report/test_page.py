@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import html
+import math
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobrunner.batch.report import write_report
 from jobrunner.batch.store import Store
@@ -225,6 +229,28 @@ def test_the_page_is_its_owners_alone_and_replaces_the_old_one(tmp_path: Path) -
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert {entry.name for entry in tmp_path.iterdir()} <= {"store.db", "store.db-wal", "store.db-shm", "page.html"}
+
+
+NUMBERS = st.one_of(st.floats(), st.integers(), st.just(0.0), st.floats(min_value=1e-320, max_value=1e-300))
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=12), st.lists(st.floats(0, 1e12), max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_any_numbers_can_be_drawn(rows: list[tuple[float, float]], took: list[float]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path, page = Path(directory, "store.db"), Path(directory, "page.html")
+        maker = StoreMaker(path, parameters=["x", "n"], varying=["x", "n"])
+        runner = maker.runner(0, 5)
+        for place, (x, y) in enumerate(rows):
+            point = maker.point({"x": x if math.isfinite(x) else str(x), "n": place % 2})
+            run_s = took[place] if place < len(took) else 0.0
+            maker.outcome(point, runner, place, run_s, result={"y": y, "y_error": abs(x)}, rss=int(run_s))
+        maker.close()
+        with Store(path) as store:
+            write_report(store, store.batch(), page)
+        for tag, name, value in Reader(page.read_text(encoding="utf-8")).attributes:
+            if name in ("d", "x", "y", "width", "height"):
+                assert "nan" not in (value or "") and "inf" not in (value or ""), (tag, name, value)
 
 
 @pytest.mark.parametrize("place", ["missing/page.html", "."])
