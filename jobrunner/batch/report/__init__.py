@@ -6,7 +6,7 @@
                                                └──▶ distributions.py   histograms
     parameters.py    which vary, their values ─────▶ results.py, panels.py   columns of numbers over parameters
     failures.py      by cause, with stacks
-        all of them ──▶ collect.py ──▶ model.py  ReportData, of bounded size ──▶ page.py  HTML
+        all of them ──▶ collect.py ──▶ model.py, plots.py  ReportData, of bounded size ──▶ page.py  HTML
                                                                     chart.py, figures.py, timeline_figure.py  SVG
                                                                     sections.py, facts.py, tables.py, markup.py
 

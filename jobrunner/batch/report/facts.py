@@ -86,6 +86,7 @@ def tiles(data: ReportData) -> Markup:
     summary = data.summary
     spread = {found.quantity: found for found in data.histograms}
     run, memory = spread.get("run_s"), spread.get("peak_rss_bytes")
+    hosts = ", ".join(summary.hosts[:3]) + (", …" if len(summary.hosts) > 3 else "")
     slowest = f"median; to {words.duration(run.most)}" if run else None
     usual = f"median {words.size(memory.median)}" if memory else None
     rows: list[tuple[str, str | None, str | None]] = [
@@ -104,7 +105,7 @@ def tiles(data: ReportData) -> Markup:
             words.size(memory.most) if memory else None,
             usual,
         ),
-        ("Hosts", words.count(len(summary.hosts)) if summary.hosts else None, ", ".join(summary.hosts[:3])),
+        ("Hosts", words.count(len(summary.hosts)) if summary.hosts else None, hosts),
     ]
     cells = [
         element("div", element("dt", name), element("dd", value, element("small", more) if more else None))

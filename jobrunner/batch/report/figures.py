@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from jobrunner.batch.report import words
 from jobrunner.batch.report.chart import NARROW, Frame, legend, mark, variants
 from jobrunner.batch.report.markup import Child, Markup, element, join
-from jobrunner.batch.report.model import Dot, Histogram, Panel, Series
-from jobrunner.batch.report.scales import Scale, linear, logarithmic, round_step, time_step
+from jobrunner.batch.report.model import Histogram
+from jobrunner.batch.report.plots import Dot, Panel, Series
+from jobrunner.batch.report.scales import Scale, familiar_ticks, linear, logarithmic, round_step, time_step
 
 __all__ = ["HALF", "THIRD", "histogram_figure", "panel_figure"]
 
@@ -54,7 +55,7 @@ def histogram_figure(found: Histogram, title: str) -> Markup:
 def _histogram_scale(found: Histogram, ticks: int) -> Scale:
     least, most = found.edges[0], found.edges[-1]
     if found.log:
-        return logarithmic(least, most, ticks=ticks)
+        return Scale(least, most, True, familiar_ticks(least, most, ticks, binary=found.quantity != "run_s"))
     if found.quantity == "run_s":
         step = time_step(most - least, ticks)
     else:
@@ -157,7 +158,7 @@ def _y_scale(panel: Panel, dots: Sequence[Dot]) -> Scale:
         around = math.exp((math.log(max(values)) - math.log(min(values))) * 0.03)
         return logarithmic(min(values) / around, max(values) * around, ticks=6)
     around = (max(values) - min(values)) * 0.04
-    return linear(min(values) - around, max(values) + around, ticks=5, snug=True)
+    return linear(min(values) - around, max(values) + around, ticks=6, snug=True)
 
 
 def _ticker(scale: Scale) -> Callable[[float], str]:

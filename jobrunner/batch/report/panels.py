@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jobrunner.batch.report.model import Dot, Panel, Series
+from jobrunner.batch.report.plots import Dot, Panel, Series
 from jobrunner.batch.report.scales import spread_asks_for_log
 
 __all__ = ["Sample", "panel"]

@@ -10,9 +10,10 @@ from typing import Any
 
 from jobrunner.batch.columns import flatten
 from jobrunner.batch.encoding import JSON, PICKLE, Encoded, decode
-from jobrunner.batch.report.model import Dot, Parameter, Results
+from jobrunner.batch.report.model import Parameter
 from jobrunner.batch.report.panels import Sample, panel
 from jobrunner.batch.report.parameters import is_number
+from jobrunner.batch.report.plots import Dot, Results
 from jobrunner.batch.store import BatchRecord, Store, store_errors
 from jobrunner.batch.values import canonical_json
 from jobrunner.errors import SerializationError

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-__all__ = ["Scale", "linear", "logarithmic", "round_step", "spread_asks_for_log", "time_step"]
+__all__ = ["Scale", "familiar_ticks", "linear", "logarithmic", "round_step", "spread_asks_for_log", "time_step"]
 
 #: Steps of time that people count in, in seconds.
 _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
@@ -115,6 +115,35 @@ def logarithmic(least: float, most: float, *, ticks: int = 6) -> Scale:
         if len(within) <= ticks:
             break
     return Scale(least, most, True, within)
+
+
+def familiar_ticks(least: float, most: float, count: int, *, binary: bool) -> tuple[float, ...]:
+    """Ticks of a logarithmic axis of durations, or of sizes: values that people know.
+
+    Args:
+        least, most: what lies between, in seconds or bytes.
+        count: at most so many, unless even the sparsest choice has more.
+        binary: whether these are sizes.
+
+    Example:
+        >>> familiar_ticks(0.5, 5000, 6, binary=False)
+        (1.0, 10.0, 60.0, 600.0, 3600.0)
+        >>> [tick / 2**20 for tick in familiar_ticks(2**20, 2**30, 6, binary=True)]
+        [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0]
+    """
+    if binary:
+        choices = [[2.0 ** (power * every) for power in range(60 // every)] for every in (1, 2, 5, 10)]
+    else:
+        sparse = [*(10.0**power for power in range(-9, 2)), *(60.0 * 10**power for power in (0, 1))]
+        sparse += [3600.0 * 10**power for power in range(6)]
+        dense = sorted([*sparse, *(3 * value for value in sparse)])
+        choices = [dense, sparse, sparse[::2], sparse[::4]]
+    within: tuple[float, ...] = ()
+    for choice in choices:
+        within = tuple(value for value in choice if least * (1 - 1e-9) <= value <= most * (1 + 1e-9))
+        if len(within) <= count:
+            break
+    return within
 
 
 def spread_asks_for_log(values: Sequence[float], ratio: float) -> bool:

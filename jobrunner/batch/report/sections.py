@@ -5,7 +5,8 @@ from __future__ import annotations
 from jobrunner.batch.report import words
 from jobrunner.batch.report.figures import HALF, THIRD, histogram_figure, panel_figure
 from jobrunner.batch.report.markup import Child, Markup, element
-from jobrunner.batch.report.model import Histogram, Lane, Panel, Progress, ReportData, Results
+from jobrunner.batch.report.model import Histogram, Lane, Progress, ReportData
+from jobrunner.batch.report.plots import Panel, Results
 from jobrunner.batch.report.tables import Cell, behind
 from jobrunner.batch.report.timeline_figure import progress_figure, timeline_figure
 

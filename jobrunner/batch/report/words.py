@@ -76,11 +76,11 @@ def duration(seconds: float) -> str:
     """A duration in the unit that suits it.
 
     Example:
-        >>> duration(0.0021), duration(1.5), duration(90), duration(5400), duration(200000)
-        ('2.1 ms', '1.5 s', '1 min 30 s', '1 h 30 min', '2 d 7 h')
+        >>> duration(0.0021), duration(0.9999), duration(90), duration(5400), duration(200000)
+        ('2.1 ms', '1 s', '1 min 30 s', '1 h 30 min', '2 d 8 h')
     """
     for bound, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (60.0, 1.0, "s")):
-        if seconds * factor < (1000 if factor > 1 else 59.95) and seconds < bound:
+        if seconds * factor < (999.5 if factor > 1 else 59.95) and seconds < bound:
             return "0 s" if seconds == 0 else f"{seconds * factor:.3g} {unit}"
     for large, small, names in ((60, 1, ("min", "s")), (3600, 60, ("h", "min")), (86400, 3600, ("d", "h"))):
         parts = round(seconds / small)
@@ -111,14 +111,14 @@ def size(bytes_: float) -> str:
     """A size in binary units.
 
     Example:
-        >>> size(0), size(5 * 2**20), size(1.5 * 2**30)
-        ('0 B', '5 MiB', '1.5 GiB')
+        >>> size(0), size(5 * 2**20), size(1.5 * 2**30), size(999.9 * 2**20)
+        ('0 B', '5 MiB', '1.5 GiB', '0.976 GiB')
     """
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if bytes_ < 1000 or unit == "TiB":
+        if bytes_ < 999.5 or unit == "TiB":
             break
         bytes_ /= 1024
-    return f"{bytes_:.3g} {unit}" if bytes_ < 1000 else f"{bytes_:.0f} {unit}"
+    return f"{bytes_:.3g} {unit}" if bytes_ < 999.5 else f"{bytes_:.0f} {unit}"
 
 
 def moment(seconds: float) -> str:

@@ -222,8 +222,8 @@ def ising_store(path: Path, *, replicates: int = 1) -> None:
     runners = [
         [maker.runner(0, 560, workers=4, pid=900), maker.runner(5, 560, workers=4, host="node2", pid=77)],
         [
-            maker.runner(30_000, 31_400, workers=4, pid=901),
-            maker.runner(30_005, 31_000, workers=4, host="node2", pid=78),
+            maker.runner(30_000, 30_860, workers=4, pid=901),
+            maker.runner(30_005, 30_860, workers=4, host="node2", pid=78),
         ],
     ]
     free = [(0.0, worker) for worker in range(8)]

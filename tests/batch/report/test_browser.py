@@ -60,8 +60,8 @@ def test_the_page_is_not_wider_than_a_phone(browser: Browser, page: Path) -> Non
 
 
 def test_the_page_is_light_or_dark_as_the_reader_has_it(browser: Browser, page: Path, tmp_path: Path) -> None:
-    light = browser.picture(page, tmp_path / "light.png", width=800, height=600, dark=False)
-    dark = browser.picture(page, tmp_path / "dark.png", width=800, height=600, dark=True)
+    light = browser.picture(page, tmp_path / "light.png", width=600, height=450, dark=False)
+    dark = browser.picture(page, tmp_path / "dark.png", width=600, height=450, dark=True)
     assert min(light.colour(2, 2)) > 230
     assert max(dark.colour(2, 2)) < 40
     for picture in (light, dark):
@@ -91,11 +91,13 @@ def test_a_table_is_sorted_by_its_numbers_at_a_click(browser: Browser, tmp_path:
     assert "<title>false true true</title>" in document
 
 
-def test_the_policy_stops_a_script_that_is_not_ours(browser: Browser, page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    page.with_name("smuggled.html").write_text(
-        text.replace("</body>", "<script>document.title = 'smuggled';</script></body>"), encoding="utf-8"
-    )
-    document, said = browser.dom(page.with_name("smuggled.html"))
+def test_the_policy_stops_a_script_that_is_not_ours(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    small_store(tmp_path / "store.db")
+    with Store(tmp_path / "store.db") as store:
+        write_report(store, store.batch(), page)
+    smuggled = "<script>document.title = 'smuggled';</script></body>"
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", smuggled), encoding="utf-8")
+    document, said = browser.dom(page)
     assert "<title>smuggled</title>" not in document
     assert any("Content Security Policy" in line for line in said)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobrunner.batch.report.scales import linear, logarithmic, round_step, time_step
+from jobrunner.batch.report.scales import familiar_ticks, linear, logarithmic, round_step, time_step
 
 
 def test_linear_ticks_are_round_and_begin_and_end_the_axis() -> None:
@@ -35,6 +35,11 @@ def test_logarithmic_ticks_are_powers_of_ten_and_their_simple_parts() -> None:
 
 def test_time_steps_are_those_of_a_clock() -> None:
     assert [time_step(span, 6) for span in (60, 300, 3600, 86_400, 10 * 86_400)] == [10, 60, 600, 21_600, 172_800]
+
+
+def test_logarithmic_durations_and_sizes_have_the_ticks_of_their_units() -> None:
+    assert familiar_ticks(0.5, 5000, 6, binary=False) == (1.0, 10.0, 60.0, 600.0, 3600.0)
+    assert [tick / 2**20 for tick in familiar_ticks(2**20, 2**30, 6, binary=True)] == [1, 4, 16, 64, 256, 1024]
 
 
 @given(st.floats(-1e12, 1e12), st.floats(1e-6, 1e12))
