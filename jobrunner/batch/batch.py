@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import sys
 import time
@@ -17,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobrunner.backend import describe_machine
 from jobrunner.batch.columns import flatten, free_name
-from jobrunner.batch.encoding import encode
+from jobrunner.batch.encoding import storable_text
 from jobrunner.batch.identity import identify
-from jobrunner.batch.ledger import Entry, Ledger
 from jobrunner.batch.owners import RUNS
 from jobrunner.batch.points import Points, as_points, sweep
 from jobrunner.batch.progress import Progress
@@ -28,12 +26,11 @@ from jobrunner.batch.replicates import aggregate
 from jobrunner.batch.run import Outcome, OutcomeStatus, Policy, StopRequest, Summary, run_works
 from jobrunner.batch.seeds import Seeding
 from jobrunner.batch.store import BatchRecord, Counts, PointRecord, Store, connect
+from jobrunner.batch.store_source import StoreSource
 from jobrunner.batch.target import Target, check_parameters, load_target
-from jobrunner.batch.work import Work
-from jobrunner.errors import SerializationError, SpecError, StoreError
+from jobrunner.errors import SpecError, StoreError
 from jobrunner.executors.default import get_executor
 from jobrunner.options import JobOptions, check_count
-from jobrunner.report import JobReport
 
 if TYPE_CHECKING:
     import pandas
@@ -41,9 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_STORE", "Batch"]
 
 DEFAULT_STORE = "jobrunner.db"
-
-#: So many characters of each stream are kept in a store.
-_OUTPUT_MOST = 1 << 20
 
 
 class Batch:
@@ -110,7 +104,7 @@ class Batch:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise TypeError(f"name must be a text, not {name!r}")
-        if _storable(name) != name:
+        if storable_text(name) != name:
             raise ValueError(f"name must be UTF-8 text, not {name!r}")
         if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
             raise TypeError(f"seed must be a whole number or None, not {seed!r}")
@@ -245,7 +239,7 @@ class Batch:
                 if on_outcome is not None:
                     on_outcome(outcome)
 
-            source = _StoreSource(self.store, registration, seeding, stop)
+            source = StoreSource(self.store, registration, seeding, stop)
             try:
                 counts = run_works(
                     self._target.function,
@@ -385,41 +379,6 @@ def stored_results(store: Store, batch: BatchRecord) -> Iterator[tuple[dict[str,
         yield dict(first.parameters), aggregate(values)
 
 
-class _StoreSource:
-    """Points of a store, and their outcomes back into it."""
-
-    def __init__(self, path: Path, registration: Registration, seeding: Seeding, stop: StopRequest) -> None:
-        batch = registration.batch
-        self._ledger = Ledger(path, batch.id, registration.runner, stop.events.put, seeding.seed)
-        self._ledger.start()
-        self._closed = False
-        self.ask = self._ledger.ask
-        self.say = self._ledger.say
-
-    def record(self, work: Work, outcome: Outcome) -> None:
-        status, cause = outcome.status.value, outcome.cause
-        columns: dict[str, Any] = {"recorded_at": time.time()}
-        if outcome.status is OutcomeStatus.DONE:
-            try:
-                columns["format"], columns["result"] = encode(outcome.value)
-            except SerializationError as error:
-                status, cause = "failed", f"{type(error).__name__}: {error}"
-        report = outcome.report
-        if report is not None:
-            for name in ("started_at", "finished_at", "run_s", "cpu_s", "peak_rss_bytes", "host", "pid"):
-                columns[name] = getattr(report, name)
-            columns["report"] = report_json(report)
-        columns["error"] = None if cause is None else _storable(cause)
-        columns["stdout"] = _bounded(outcome.stdout)
-        columns["stderr"] = _bounded(outcome.stderr)
-        self._ledger.record(Entry(work.id, status, columns))
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._ledger.close()
-
-
 _POLICY = ("retries", "max_failures")
 
 
@@ -430,27 +389,6 @@ def _settings(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], Policy]:
     most = given["max_failures"]
     retries = check_count("retries", given["retries"], least=0)
     return options, Policy(retries=retries, max_failures=None if most is None else check_count("max_failures", most))
-
-
-def report_json(report: JobReport) -> str:
-    """A job's report as the store keeps it: what it printed is kept apart."""
-    fields = report.as_dict()
-    for name in ("stdout_head", "stdout_tail", "stderr_head", "stderr_tail"):
-        del fields[name]
-    return json.dumps(fields, separators=(",", ":"))
-
-
-def _bounded(text: str) -> str | None:
-    """What is kept of a stream; None for nothing."""
-    if len(text) <= _OUTPUT_MOST:
-        return _storable(text) or None
-    half = _OUTPUT_MOST // 2
-    return _storable(f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}")
-
-
-def _storable(text: str) -> str:
-    """`text` with what UTF-8 lacks (half of a surrogate pair, as in names of files) written as an escape."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _target_of(function: Callable[..., Any]) -> Target:

@@ -11,7 +11,7 @@ import cloudpickle
 from jobrunner.errors import SerializationError
 from jobrunner.memory import format_bytes
 
-__all__ = ["JSON", "PICKLE", "WITHHELD", "Encoded", "Withheld", "decode", "encode"]
+__all__ = ["JSON", "PICKLE", "WITHHELD", "Encoded", "Withheld", "decode", "encode", "storable_text"]
 
 JSON: Final = "json"
 PICKLE: Final = "pickle"
@@ -106,3 +106,13 @@ def decode(encoded: Encoded, *, trusted: bool) -> Any:
         return pickle.loads(encoded.data)  # noqa: S301 - nobody else could have written it, see `trust`
     except Exception as error:
         raise SerializationError(f"the stored result can't be loaded: {type(error).__name__}: {error}") from error
+
+
+def storable_text(text: str) -> str:
+    """`text` with what UTF-8 lacks (half of a surrogate pair, as in names of files) written as an escape.
+
+    Example:
+        >>> storable_text("caf\\udce9")
+        'caf\\\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -23,6 +23,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ class _Ask:
     count: int
 
 
+class _Entries:
+    """There are entries again."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Activity:
     text: str
@@ -95,7 +100,8 @@ class Ledger:
         self._runner = runner
         self._tell = tell
         self._seed_of = seed_of
-        self._inbox: queue.SimpleQueue[_Ask | Entry | _Activity | _Close] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Ask | _Entries | _Activity | _Close] = queue.SimpleQueue()
+        self._box = _EntryBox()
         self._thread = threading.Thread(target=self._run, name="jobrunner-ledger", daemon=True)
         # The error that ended the writing; written by the writer thread, read after it has ended.
         self._fault: JobRunnerError | None = None
@@ -110,7 +116,8 @@ class Ledger:
 
     def record(self, entry: Entry) -> None:
         """Record an outcome."""
-        self._inbox.put(entry)
+        if self._box.add(entry):
+            self._inbox.put(_Entries())
 
     def say(self, activity: Mapping[str, Any]) -> None:
         """Have others see what this process is doing; see `RunnerRecord.activity`."""
@@ -135,9 +142,10 @@ class Ledger:
             with store_errors(self._path):
                 connection = connect(self._path, write=True)
                 try:
-                    _Writer(connection, self._path, self._batch, self._runner, self._tell, self._seed_of).serve(
-                        self._inbox
+                    writer = _Writer(
+                        connection, self._path, self._batch, self._runner, self._tell, self._seed_of, self._box
                     )
+                    writer.serve(self._inbox)
                 finally:
                     connection.close()
         except JobRunnerError as error:
@@ -147,6 +155,32 @@ class Ledger:
             self._fault.__cause__ = error
         if self._fault is not None:
             self._tell(Fault(self._fault))
+
+
+class _EntryBox:
+    """Entries on their way to the writer, which need not be woken for each."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque()
+        # Whether the writer knows that there are some.  It is cleared before they are taken: one that is added
+        # meanwhile is taken as well, or told of again.
+        self._known = False
+
+    def add(self, entry: Entry) -> bool:
+        """Put an entry in; whether the writer is to be told."""
+        self._entries.append(entry)
+        if self._known:
+            return False
+        self._known = True
+        return True
+
+    def take(self) -> list[Entry]:
+        """All that are in it."""
+        self._known = False
+        taken = []
+        while self._entries:
+            taken.append(self._entries.popleft())
+        return taken
 
 
 class _Writer:
@@ -160,8 +194,10 @@ class _Writer:
         runner: int,
         tell: Callable[[Claimed | Revoked | Beat | Fault], object],
         seed_of: Callable[[Mapping[str, Any], int], int | None],
+        box: _EntryBox,
     ) -> None:
         self.connection = connection
+        self.box = box
         self.path = path
         self.batch = batch
         self.runner = runner
@@ -170,7 +206,6 @@ class _Writer:
         # How many points were asked for and not yet told; 0: none.
         self.asked = 0
         self.closing = False
-        self.entries: list[Entry] = []
         self.activity: str | None = None
         # What `PRAGMA data_version` said: it changes when another connection has written.
         self.version = -1
@@ -195,10 +230,8 @@ class _Writer:
                 message = inbox.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 return
-            if isinstance(message, Entry):
-                if not self.entries:
-                    until = min(until, time.monotonic() + GATHER_S)
-                self.entries.append(message)
+            if isinstance(message, _Entries):
+                until = min(until, time.monotonic() + GATHER_S)
             elif isinstance(message, _Activity):
                 self.activity = message.text
             else:
@@ -215,7 +248,7 @@ class _Writer:
         claimed: list[Work] | None = None
         execute("BEGIN IMMEDIATE")
         try:
-            for entry in self.entries:
+            for entry in self.box.take():
                 self.record(entry)
             if beat or self.closing:
                 self.sign_of_life()
@@ -226,7 +259,6 @@ class _Writer:
             if self.connection.in_transaction:
                 execute("ROLLBACK")
             raise
-        self.entries.clear()
         if claimed is not None:
             self.asked = 0
             self.tell(Claimed(claimed))

@@ -134,12 +134,14 @@ class Progress:
         if outcome.report is not None and outcome.report.run_s is not None:
             length = outcome.report.run_s
             self._job_s = length if self._job_s is None else (1 - _NEWEST) * self._job_s + _NEWEST * length
-        self._bar.update(self._task, advance=1, failed=self._failed, left=self.left())
+        if not self._bar.disable:
+            self._bar.update(self._task, advance=1, failed=self._failed)
 
     def show(self, activity: Activity) -> None:
         """Take note of what the run is doing, once a second."""
         self._rate, self._memory = activity["rate"], activity["rss_bytes"]
-        self._bar.update(self._task, rate=self._rate, left=self.left(), memory=format_bytes(self._memory))
+        if not self._bar.disable:
+            self._bar.update(self._task, rate=self._rate, left=self.left(), memory=format_bytes(self._memory))
         if self._plain and time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + _LINE_S
             print(self.line(), file=sys.stderr, flush=True)

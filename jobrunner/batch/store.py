@@ -276,9 +276,11 @@ class Store:
         ]
         query = f"""
             SELECT {", ".join(columns)} FROM point p LEFT JOIN outcome o ON o.id = p.outcome
-            WHERE p.batch = ? AND p.place IS NOT NULL
+            WHERE p.batch = ?
         """  # noqa: S608 - constants
         values: list[Any] = [batch.id]
+        if places is None:  # beside a list of places, it would keep SQLite from looking them up
+            query += " AND p.place IS NOT NULL"
         if statuses:
             query += f" AND p.status IN ({', '.join('?' * len(statuses))})"
             values += statuses

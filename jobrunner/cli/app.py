@@ -9,15 +9,22 @@ from typing import Any
 import click
 
 from jobrunner import __version__
+from jobrunner.cli.cancel import cancel
 from jobrunner.cli.doctor import doctor
 from jobrunner.cli.exits import INTERRUPTED, EngineFailed, WrongUse, later
+from jobrunner.cli.failures import failures
+from jobrunner.cli.list_batches import list_batches
+from jobrunner.cli.logs import logs
+from jobrunner.cli.report import report
+from jobrunner.cli.results import results
 from jobrunner.cli.run import run
+from jobrunner.cli.status import status
 from jobrunner.errors import ExecutorShutdownError, SpecError, StoreError
 
 __all__ = ["app"]
 
-#: Commands that work on a store, and the benchmark.
-_LATER = frozenset({"bench", "cancel", "failures", "list", "logs", "report", "results", "status"})
+#: Commands that a later version brings.
+_LATER = frozenset({"bench"})
 
 
 class _App(click.Group):
@@ -55,5 +62,5 @@ def app() -> None:
     """Run CPU-bound jobs in processes of their own, over many parameter points."""
 
 
-app.add_command(run)
-app.add_command(doctor)
+for command in (run, status, results, failures, logs, report, cancel, list_batches, doctor):
+    app.add_command(command)

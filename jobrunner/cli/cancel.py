@@ -39,7 +39,7 @@ def cancel(store: str, name: str | None, places: tuple[int, ...]) -> None:
         connection = connect(Path(store), write=True)
         try:
             with store_errors(opened.path):
-                count = request_cancel(connection, batch.id, list(before) if places else None)
+                count = request_cancel(connection, Path(store), batch.id, list(before) if places else None)
         finally:
             connection.close()
         running = [runner for runner in opened.runners(batch) if is_running(runner)]

@@ -10,9 +10,12 @@ import click
 from jobrunner.batch import Summary, outcome_as_json
 from jobrunner.batch.export import stored_outcomes
 from jobrunner.batch.store import BatchRecord, Store
-from jobrunner.cli.table import ResultTable, describe
+from jobrunner.cli.store_options import note
+from jobrunner.cli.stored_results import StoredResults, result_table
+from jobrunner.cli.table import describe
+from jobrunner.cli.texts import printable
 
-__all__ = ["print_document", "print_failures"]
+__all__ = ["print_document", "print_failures", "print_table"]
 
 #: Failures told one by one; a batch of which everything fails must not bury the reason.
 _FAILURES_SHOWN = 50
@@ -47,28 +50,15 @@ def print_failures(store: Store, batch: BatchRecord) -> None:
     points = store.points(batch, "failed")
     for point in itertools.islice(points, _FAILURES_SHOWN):
         shown = describe({name: point.parameters[name] for name in names if name in point.parameters})
-        click.echo(f"failed: {shown}{': ' if shown else ''}{point.error}", err=True)
+        click.echo(f"failed: {shown}{': ' if shown else ''}{printable(point.error or '')}", err=True)
     more = store.counts(batch).failed - _FAILURES_SHOWN
     if more > 0:
         click.echo(f"failed: {more} more; 'jobrunner failures' shows all", err=True)
 
 
 def print_table(store: Store, batch: BatchRecord) -> None:
-    """Print the results as a table on stdout."""
-
-    class S:
-        names = batch.parameters
-
-        def varying(self):
-            return batch.varying
-
-        def __len__(self):
-            return batch.total
-
-        def __getitem__(self, i):
-            return next(store.points(batch)).parameters
-
-    table = ResultTable(batch.name, S())
-    for outcome in stored_outcomes(store, batch):
-        table.add(outcome)
-    table.print()
+    """Print the results as a table on stdout; of a long batch its ends."""
+    results = StoredResults(store, batch)
+    result_table(results, store, batch).print()
+    for text in results.notes():
+        note(text)
