@@ -1,7 +1,7 @@
 """The frame of a chart: an SVG with axes, round ticks and their labels.
 
-An SVG scales its text with itself.  So that labels stay readable, `variants` draws a figure twice, for a wide screen
-and for a phone, and the style sheet shows the one that fits.
+An SVG scales its text with itself.  So that labels stay readable, `variants` draws a figure more than once, for screens
+of different widths.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from jobrunner.batch.report.markup import Child, Markup, element, join
 from jobrunner.batch.report.scales import Scale
 
-__all__ = ["NARROW", "WIDE", "Frame", "legend", "text_width", "variants"]
+__all__ = ["MEDIUM", "NARROW", "WIDE", "Frame", "legend", "text_width", "variants"]
 
-#: Widths in pixels that figures are drawn for: of the whole page, and of a phone.
+#: Widths in pixels that figures are drawn for: of the whole page, on a tablet, and on a phone.
 WIDE = 1040
+MEDIUM = 660
 NARROW = 328
 
 #: The mean width of a character of a label, in pixels; the style sheet sets its size.
@@ -27,19 +28,16 @@ def text_width(text: str) -> float:
     return len(text) * _CHARACTER
 
 
-def variants(draw: Callable[[float], Markup], wide: float = WIDE, narrow: float = NARROW) -> Markup:
-    """A figure for wide screens and one for narrow ones.
+def variants(draw: Callable[[float], Markup], *widths: float) -> Markup:
+    """One figure for each kind of screen; the style sheet shows the one that fits.
 
     Args:
         draw: makes the figure for a width in pixels.
-        wide, narrow: these widths.
+        widths: these widths: for a wide screen and a phone, or with three for a tablet between them.
     """
-    return join(
-        [
-            element("div", draw(wide), class_="wide"),
-            element("div", draw(narrow), class_="narrow"),
-        ]
-    )
+    kinds = ("wide", "narrow") if len(widths) == 2 else ("wide", "medium", "narrow")
+    figures = [element("div", draw(width), class_=kind) for kind, width in zip(kinds, widths, strict=True)]
+    return element("div", *figures, class_="full" if len(widths) == 3 else "half")
 
 
 @dataclasses.dataclass(frozen=True)

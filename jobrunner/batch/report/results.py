@@ -202,8 +202,8 @@ def _rows(store: Store, batch: BatchRecord, counts: Mapping[str, int]) -> Iterat
 
 
 def _read(store: Store, batch: BatchRecord, axes: Axes, counts: Mapping[str, int], reading: _Reading) -> None:
-    categories = {canonical_json(value): place for place, value in enumerate(axes.categories)}
-    series = {canonical_json(value): place for place, value in enumerate(axes.series)}
+    categories = {_key(value): place for place, value in enumerate(axes.categories)}
+    series = {_key(value): place for place, value in enumerate(axes.series)}
     for text, replicate, form, data in _rows(store, batch, counts):
         if form == PICKLE:
             if reading.pickles >= 2 * _READ[PICKLE]:
@@ -225,8 +225,8 @@ def _read(store: Store, batch: BatchRecord, axes: Axes, counts: Mapping[str, int
         if axes.x not in parameters or (axes.by is not None and axes.by not in parameters):
             continue
         found = parameters[axes.x]
-        x = categories.get(canonical_json(found)) if categories else found if is_number(found) else None
-        place = series.get(canonical_json(parameters[axes.by])) if axes.by is not None else 0
+        x = categories.get(_key(found)) if categories else found if is_number(found) else None
+        place = series.get(_key(parameters[axes.by])) if axes.by is not None else 0
         if x is not None and place is not None:
             reading.add(float(x), place, text, flatten(value))
 
@@ -242,6 +242,11 @@ def _samples(rows: Mapping[int, Mapping[Any, tuple[float, _Mean]]], axes: Axes) 
         label = _label(axes.series[place]) if axes.by is not None else ""
         found.append(Sample(label, sorted((mean.dot(x) for x, mean in rows[place].values()), key=lambda dot: dot.x)))
     return found
+
+
+def _key(value: Any) -> Any:
+    """What tells values apart: 16 and 16.0 are one."""
+    return value if is_number(value) else canonical_json(value)
 
 
 def _label(value: Any) -> str:

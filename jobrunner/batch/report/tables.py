@@ -43,6 +43,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Child | Cell]]) -> Marku
         "div",
         element("table", element("thead", head), element("tbody", *body), class_="sortable"),
         class_="scroll",
+        role="region",
+        aria_label="table",
         tabindex="0",
     )
     if len(listed) > _ROWS:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from jobrunner.batch.report import words
-from jobrunner.batch.report.chart import Frame, legend, variants
+from jobrunner.batch.report.chart import MEDIUM, NARROW, WIDE, Frame, legend, variants
 from jobrunner.batch.report.markup import Child, Markup, element, join
 from jobrunner.batch.report.model import Lane, Progress, Timeline
 from jobrunner.batch.report.scales import linear, time_step
@@ -100,7 +100,12 @@ def timeline_figure(timeline: Timeline) -> Markup:
         entries += [("failed", "failures")] if failing else []
     if len(timeline.segments) > 1:
         entries.append(("pause", "pause, left out"))
-    return join([legend(entries, "" if few else "busy up to"), variants(lambda width: _draw_timeline(timeline, width))])
+    return join(
+        [
+            legend(entries, "" if few else "busy up to"),
+            variants(lambda width: _draw_timeline(timeline, width), WIDE, MEDIUM, NARROW),
+        ]
+    )
 
 
 def _draw_timeline(timeline: Timeline, width: float) -> Markup:
@@ -218,7 +223,7 @@ def progress_figure(timeline: Timeline, progress: Progress) -> Markup:
 
     entries = [("waiting-swatch", "waiting or running"), ("done area", "done")]
     entries += [("failed area", "failed")] if progress.failed[-1] else []
-    return join([legend(entries), variants(draw)])
+    return join([legend(entries), variants(draw, WIDE, MEDIUM, NARROW)])
 
 
 class _Area:

@@ -217,6 +217,17 @@ def test_a_parameter_of_text_becomes_categories(collected: Collected) -> None:
     assert [(dot.x, dot.y) for dot in panel.series[0].dots] == [(0.0, 4.0), (1.0, 5.0)]
 
 
+def test_a_whole_number_and_its_float_are_one_value(collected: Collected) -> None:
+    rows: list[tuple[dict[str, Any], Any]] = [
+        ({"size": size, "t": t}, t) for t, size in enumerate([16, 16.0, 32, 32.0, 16, 32])
+    ]
+    (panel,) = collected(lambda path: write_rows(path, rows)).results.panels
+    assert [(series.label, [dot.x for dot in series.dots]) for series in panel.series] == [
+        ("16", [0.0, 1.0, 4.0]),
+        ("32", [2.0, 3.0, 5.0]),
+    ]
+
+
 def test_points_need_not_have_the_same_parameters(collected: Collected) -> None:
     rows: list[tuple[dict[str, Any], Any]] = [({"x": 1}, 1), ({"x": 2, "y": 3}, 2), ({"y": [1, 2]}, 3), ({}, 4)]
     data = collected(lambda path: write_rows(path, rows))
