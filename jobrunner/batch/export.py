@@ -82,11 +82,15 @@ def export(store: Store, batch: BatchRecord, path: str | os.PathLike[str]) -> No
         StoreError: it can't be written.
     """
     check_output(path)
-    file = Path(path).resolve()
-    part = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
+    if Path(path).exists() and not Path(path).is_file():
+        _write(store, batch, Path(path))
+        return
+    file = Path(path).resolve()  # a link stays one
+    # What the file is called decides the format, even where the link is called otherwise.
+    part = file.with_name(f".{file.stem}.{os.getpid()}{Path(path).suffix}")
     try:
-        if file.exists() and not (file.is_file() and os.access(file.parent, os.W_OK)):
-            _write(store, batch, file)
+        if file.exists() and not os.access(file.parent, os.W_OK):
+            _write(store, batch, Path(path))
             return
         try:
             _write(store, batch, part)

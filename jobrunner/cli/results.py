@@ -16,11 +16,11 @@ import click
 from jobrunner.batch.columns import free_name, to_json
 from jobrunner.batch.store import BatchRecord, Store
 from jobrunner.batch.trust import SIDECARS
+from jobrunner.batch.whole_file import whole_file
 from jobrunner.cli.exits import ENGINE_FAILED
 from jobrunner.cli.store_options import note, printing, store_options, write_json_array
 from jobrunner.cli.stored_results import StoredResult, StoredResults, result_table
 from jobrunner.cli.texts import plural, printable
-from jobrunner.cli.whole_file import whole_file
 from jobrunner.errors import SpecError
 
 __all__ = ["results", "write_csv"]

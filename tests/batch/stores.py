@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobrunner.batch.encoding import encode
-from jobrunner.batch.owners import Owner, this_process
+from jobrunner.batch.owners import RUNS, Owner, this_process
 from jobrunner.batch.store import connect
 from jobrunner.batch.values import canonical_json
 
@@ -64,6 +64,7 @@ class StoreBuilder:
 
     def runner(self, batch: int, owner: Owner | None = None, **other: Any) -> int:
         """Write a process that runs the batch, this one by default, and return its number."""
+        here = owner is None
         owner = owner or this_process()
         columns: dict[str, Any] = {
             "batch": batch,
@@ -75,7 +76,10 @@ class StoreBuilder:
             "started_at": BEGUN,
             "seen_at": BEGUN + 60,
         }
-        return self.insert("runner", **{**columns, **other})
+        number = self.insert("runner", **{**columns, **other})
+        if here:
+            RUNS.begin(self.path, number)
+        return number
 
     def point(
         self,

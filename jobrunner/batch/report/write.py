@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
-from pathlib import Path
 
 from jobrunner.batch.report.collect import collect
 from jobrunner.batch.report.page import render
 from jobrunner.batch.store import BatchRecord, Store
-from jobrunner.errors import StoreError
+from jobrunner.batch.whole_file import whole_file
 
 __all__ = ["write_page", "write_report"]
 
@@ -41,22 +38,5 @@ def write_page(text: str, path: str | os.PathLike[str]) -> None:
     Raises:
         StoreError: it can't be written; what was there stays.
     """
-    target = Path(path)
-    temporary = None
-    try:
-        if target.is_dir():
-            raise IsADirectoryError(None, "it is a directory")
-        target = target.resolve()  # a link stays one
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent)
-        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:  # of mode 0600
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        temporary = None
-    except OSError as error:
-        raise StoreError(f"the report can't be written: {error.strerror or error}", path=str(path)) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    with whole_file(path, "report", private=True) as file:
+        file.write(text)
