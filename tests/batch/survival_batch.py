@@ -92,19 +92,23 @@ class Killing:
         _, stderr = process.communicate(timeout=100)
         assert process.returncode == 0, stderr
 
-    def kill_at(self, process: subprocess.Popen[str], changes: int) -> bool:
-        """Kill it when its files have been seen to change so often; False: it had ended before."""
+    def pass_changes(self, process: subprocess.Popen[str], changes: int) -> bool:
+        """Wait until its files have been seen to change so often; False: it has ended before."""
         before = self._state()
         while changes > 0:
             if process.poll() is not None:
-                stderr = process.communicate()[1]
-                assert process.returncode == 0, stderr
                 return False
             state = self._state()
             changes -= state != before
             before = state
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        return True
+
+    def kill_at(self, process: subprocess.Popen[str], changes: int) -> bool:
+        """Kill it when its files have been seen to change so often; False: it had ended before."""
+        if self.pass_changes(process, changes):
+            process.send_signal(signal.SIGKILL)
+        stderr = process.communicate()[1]
+        assert process.returncode in (0, -signal.SIGKILL), stderr
         return process.returncode == -signal.SIGKILL
 
     def _state(self) -> tuple[tuple[int, int] | None, ...]:
