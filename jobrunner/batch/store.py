@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,9 @@ __all__ = ["BatchRecord", "Counts", "NoteRecord", "PointRecord", "RunnerRecord",
 
 #: Seconds for which a store that another process keeps locked is waited for.
 _LOCKED_S = 30.0
+
+#: Seconds between two tries where SQLite itself does not wait.
+_LOCKED_PAUSE_S = 0.01
 
 #: The least version of SQLite: partial upserts, and the write-ahead log read without write permission.
 _LEAST_SQLITE = (3, 24, 0)
@@ -439,7 +443,16 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
 def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
     """Choose how SQLite keeps a commit whole."""
     mode = "DELETE" if network_file_system(path) is not None else "WAL"
-    connection.execute(f"PRAGMA journal_mode = {mode}")
+    give_up_at = time.monotonic() + _LOCKED_S
+    while True:
+        try:
+            connection.execute(f"PRAGMA journal_mode = {mode}")
+            break
+        except sqlite3.OperationalError as error:
+            # Of two that change it at the same time, SQLite refuses one at once: it waits for no lock here.
+            if "locked" not in str(error) or time.monotonic() > give_up_at:
+                raise
+            time.sleep(_LOCKED_PAUSE_S)
     # With FULL a commit is on the disk when it returns: what was told to be done stays done after a power cut.
     connection.execute("PRAGMA synchronous = FULL")
 
