@@ -48,12 +48,12 @@ def cloud(x, rng):
 
 
 def held(x, seed):
-    """Say that it runs, through a pipe, and go on when something can be read from another."""
+    """Say that it runs, through a pipe, and go on when its gate, another pipe, is opened and closed."""
     note(x, seed)
-    with open(os.environ["SURVIVAL_RUNNING"], "w") as running:
-        running.write(f"{x} {os.getpid()}\\n")
-    with open(os.environ["SURVIVAL_GATE"]) as gate:
-        gate.read(1)
+    with open("running", "w") as running:
+        running.write(f"{x}\\n")
+    with open(f"gate{x}") as gate:
+        gate.read()
     return seed
 '''
 
