@@ -9,6 +9,9 @@ from typing import Any
 
 __all__ = ["flatten", "free_name", "to_json"]
 
+#: Python writes and reads no decimals of more than 4300 digits.
+_MOST_BITS = 14_000
+
 
 def flatten(value: Any) -> dict[str, Any]:
     """The columns of one result, each a JSON value.
@@ -58,8 +61,8 @@ def to_json(value: Any) -> Any:
     """The value that `json.dumps` takes and that says the same, as far as JSON can.
 
     NumPy's scalars and arrays become numbers and lists, tuples lists, dataclasses and named tuples objects, keys text;
-    NaN and the infinities the texts ``"NaN"``, ``"Infinity"``, ``"-Infinity"`` (JSON has no such numbers); and what has
-    no JSON form its `repr`.
+    NaN and the infinities the texts ``"NaN"``, ``"Infinity"``, ``"-Infinity"`` (JSON has no such numbers), integers of
+    more than 4200 digits hexadecimal texts; and what has no JSON form its `repr`.
 
     Args:
         value: anything.
@@ -78,7 +81,7 @@ def _to_json(value: Any) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, int):
-        return int(value)
+        return int(value) if value.bit_length() <= _MOST_BITS else hex(value)
     if isinstance(value, float):
         if math.isfinite(value):
             return float(value)
