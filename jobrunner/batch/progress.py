@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
@@ -90,6 +91,8 @@ class Progress:
             redirect_stderr=True,
             disable=not (mode is True or (mode is None and terminal)),
         )
+        # The log handlers that write above the bar while it is shown, and where they write else.
+        self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
         self._task: Any = None
         self._preparing: Any = None
         self._total = 0
@@ -164,10 +167,31 @@ class Progress:
         )
 
     def __enter__(self) -> Progress:
+        plain = sys.stderr
         self._bar.start()
+        if sys.stderr is not plain:
+            # Handlers that were made before hold the stream that was there before, and would write into the bar.
+            self._handlers = [(handler, plain) for handler in _handlers_of(plain)]
+            for handler, _ in self._handlers:
+                handler.setStream(sys.stderr)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for handler, plain in self._handlers:
+            handler.setStream(plain)
+        self._handlers = []
         self._bar.stop()
+
+
+def _handlers_of(stream: TextIO) -> list[logging.StreamHandler[Any]]:
+    """The log handlers that write to a stream."""
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    return [
+        handler
+        for logger in loggers
+        if isinstance(logger, logging.Logger)
+        for handler in logger.handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is stream
+    ]
