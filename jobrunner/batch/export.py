@@ -82,15 +82,12 @@ def export(store: Store, batch: BatchRecord, path: str | os.PathLike[str]) -> No
         StoreError: it can't be written.
     """
     check_output(path)
-    if Path(path).exists() and not Path(path).is_file():
-        _write(store, batch, Path(path))
-        return
-    file = Path(path).resolve()  # a link stays one
-    # What the file is called decides the format, even where the link is called otherwise.
-    part = file.with_name(f".{file.stem}.{os.getpid()}{Path(path).suffix}")
+    path = Path(path)
+    file = path.resolve()
+    part = file.with_name(f".{file.stem}.{os.getpid()}{path.suffix}")  # a link's own name says which format
     try:
-        if file.exists() and not os.access(file.parent, os.W_OK):
-            _write(store, batch, Path(path))
+        if file.exists() and not (file.is_file() and os.access(file.parent, os.W_OK)):
+            _write(store, batch, path)
             return
         try:
             _write(store, batch, part)
@@ -103,7 +100,7 @@ def export(store: Store, batch: BatchRecord, path: str | os.PathLike[str]) -> No
     except OSError as error:
         raise StoreError(f"the output file can't be written: {error.strerror}", path=str(path)) from error
     except StoreError as error:
-        if error.path not in (str(part), str(file)):
+        if error.path != str(part):
             raise
         raise StoreError(str(error).removeprefix(f"{error.path}: "), path=str(path)) from error
 

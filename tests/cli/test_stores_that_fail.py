@@ -318,7 +318,7 @@ def test_what_is_no_store_is_told_and_left_as_it_is(
     ran = run(command_line, *(() if by_name else ("work.py:large", "-p", "x=1:4")))
     assert_one_error(ran, f"jobrunner.db: {reason}")
     assert hashlib.sha256(store.read_bytes()).digest() == digest
-    assert (directory / "ran.txt").read_text().split() == ["1", "2", "3"]
+    assert sorted((directory / "ran.txt").read_text().split()) == ["1", "2", "3"]
 
 
 def test_a_directory_or_pipe_is_no_store(command_line: CommandLine) -> None:
@@ -436,6 +436,14 @@ def test_an_output_in_a_directory_that_takes_no_new_file_is_written_in_place(
     assert ran.returncode == 0, ran.stderr
     (line,) = (place / "results.jsonl").read_text().splitlines()
     assert json.loads(line)["parameters"] == {"x": 7}
+
+
+def test_an_output_that_is_a_link_is_written_where_it_leads(command_line: CommandLine, directory: Path) -> None:
+    (directory / "out.jsonl").symlink_to("results.dat")
+    ran = run(command_line, "work.py:large", "-p", "x=7", "--output", "out.jsonl")
+    assert ran.returncode == 0, ran.stderr
+    assert (directory / "out.jsonl").is_symlink()
+    assert json.loads((directory / "results.dat").read_text())["parameters"] == {"x": 7}
 
 
 def test_the_store_is_not_taken_for_the_output(command_line: CommandLine, directory: Path) -> None:
