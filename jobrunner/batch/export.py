@@ -55,7 +55,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises:
         StoreError: it can't.
     """
-    file = Path(path)
+    file = Path(path).resolve()
     try:
         if file.exists():
             os.close(os.open(file, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)))
