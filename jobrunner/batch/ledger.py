@@ -101,7 +101,7 @@ class Ledger:
         self._tell = tell
         self._seed_of = seed_of
         self._inbox: queue.SimpleQueue[_Ask | _Entries | _Activity | _Close] = queue.SimpleQueue()
-        self._box = _EntryBox()
+        self._box = EntryBox()
         self._thread = threading.Thread(target=self._run, name="jobrunner-ledger", daemon=True)
         # The error that ended the writing; written by the writer thread, read after it has ended.
         self._fault: JobRunnerError | None = None
@@ -157,7 +157,7 @@ class Ledger:
             self._tell(Fault(self._fault))
 
 
-class _EntryBox:
+class EntryBox:
     """Entries on their way to the writer, which need not be woken for each."""
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ class _Writer:
         runner: int,
         tell: Callable[[Claimed | Revoked | Beat | Fault], object],
         seed_of: Callable[[Mapping[str, Any], int], int | None],
-        box: _EntryBox,
+        box: EntryBox,
     ) -> None:
         self.connection = connection
         self.box = box

@@ -23,7 +23,7 @@ from typing import Any
 from unittest import mock
 
 from jobrunner.batch import Batch, sweep
-from jobrunner.batch.ledger import Entry, _Writer
+from jobrunner.batch.ledger import Entry, EntryBox, _Writer
 from jobrunner.batch.registry import Resumption, register
 from jobrunner.batch.store import Store, connect
 from jobrunner.batch.work import Claimed
@@ -194,14 +194,15 @@ class LedgerCommit(Case):
         told: list[Any] = []
         with closing(connect(self.store, write=True)) as connection:
             runner = registration.runner
-            writer = _Writer(connection, self.store, registration.batch.id, runner, told.append, lambda *point: None)
+            number = registration.batch.id
+            writer = _Writer(connection, self.store, number, runner, told.append, lambda *point: None, EntryBox())
             writer.asked = 2
             writer.write(beat=True)
             (claimed,) = (event for event in told if isinstance(event, Claimed))
             for work in claimed.works:
                 result = str(2 * work.parameters["x"])
                 columns = {"recorded_at": time.time(), "format": "json", "result": result}
-                writer.entries.append(Entry(work.id, "done", columns))
+                writer.box.add(Entry(work.id, "done", columns))
             writer.asked = 2
             begin_tracing()
             writer.write(beat=True)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from jobrunner import Batch, InlineExecutor, StoreError, sweep
-from jobrunner.batch.ledger import Entry, _Writer
+from jobrunner.batch.ledger import Entry, EntryBox, _Writer
 from jobrunner.batch.owners import RUNS, SILENT_S, Owner, this_process
 from jobrunner.batch.registry import Registration, Resumption, recover
 from jobrunner.batch.store import connect
@@ -210,6 +210,7 @@ class Runner:
             self.registration.runner,
             self.told.append,
             lambda parameters, replicate: None,
+            EntryBox(),
         )
 
     def claim(self, count: int, *, beat: bool = False) -> list[Work]:
@@ -220,7 +221,7 @@ class Runner:
 
     def record(self, work: Work, result: str, status: str = "done") -> None:
         columns = {"recorded_at": time.time(), "format": "json", "result": result}
-        self.writer.entries.append(Entry(work.id, status, columns))
+        self.writer.box.add(Entry(work.id, status, columns))
         self.writer.write(beat=False)
 
     def dies(self) -> None:

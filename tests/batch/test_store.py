@@ -362,7 +362,7 @@ def test_an_error_of_the_writer_that_nobody_foresaw_ends_the_run(path: Path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr("jobrunner.batch.ledger._Writer.record", broken)
-        with pytest.raises(Exception, match="can't be recorded: ZeroDivisionError: a bug"):
+        with pytest.raises(Exception, match="can't be written: ZeroDivisionError: a bug"):
             Batch(same, sweep(x=[1, 2]), name="s", store=path).run(InlineExecutor(), progress=False)
     assert Batch(same, sweep(x=[1, 2]), name="s", store=path).run(InlineExecutor(), progress=False).done == 2
 
