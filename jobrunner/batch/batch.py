@@ -28,6 +28,7 @@ from jobrunner.batch.seeds import Seeding
 from jobrunner.batch.store import BatchRecord, Counts, PointRecord, Store, connect
 from jobrunner.batch.store_source import StoreSource
 from jobrunner.batch.target import Target, check_parameters, load_target
+from jobrunner.batch.values import canonical_json
 from jobrunner.errors import SpecError, StoreError
 from jobrunner.executors.default import get_executor
 from jobrunner.options import JobOptions, check_count
@@ -109,8 +110,13 @@ class Batch:
         if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
             raise TypeError(f"seed must be a whole number or None, not {seed!r}")
         given = as_points(points)
-        if fixed:
-            given = given * sweep(**{key: [value] for key, value in fixed.items()})
+        # A spec's points have them already.
+        missing = {key: [value] for key, value in (fixed or {}).items() if key not in given.names}
+        if missing:
+            given = given * sweep(**missing)
+        for key, value in (fixed or {}).items():
+            if key in given.varying() or canonical_json(given[0].get(key)) != canonical_json(value):
+                raise SpecError("the parameter is given twice: with the points, and as fixed", key=key)
         self.options, self.policy = _settings(
             {
                 "time_limit": time_limit,
