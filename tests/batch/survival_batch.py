@@ -43,6 +43,7 @@ def walk(x, seed, steps=50):
 def cloud(x, rng):
     """A mean of NumPy's numbers, and an array of them."""
     note(x, "-")
+    time.sleep((1 + x % 5) / 1000)
     numbers = rng.normal(loc=x, size=100)
     return {"mean": float(numbers.mean()), "first": numbers[:4]}
 
