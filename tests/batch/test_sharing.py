@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 
 from jobrunner import Batch, InlineExecutor, StoreError, sweep
-from jobrunner.batch.ledger import Entry, EntryBox, _Writer
+from jobrunner.batch.ledger import Entry, EntryBox, _Writer, request_cancel
 from jobrunner.batch.owners import RUNS, SILENT_S, Owner, this_process
 from jobrunner.batch.registry import Registration, Resumption, recover
+from jobrunner.batch.run import Activity, Outcome, StopRequest, run_works
 from jobrunner.batch.store import connect
-from jobrunner.batch.work import Claimed, Work
+from jobrunner.batch.work import Claimed, Revoked, Work
 from tests.batch.survival_batch import Killing, assert_each_done_once, query
 from tests.command_line import ROOT, CommandLine, command_line
 
@@ -430,3 +431,47 @@ def test_a_run_that_fails_before_its_first_point_leaves_the_batch_to_others(tmp_
     with contextlib.closing(sqlite3.connect(batch.store)) as connection:
         names = [name for (name,) in connection.execute("SELECT name FROM batch ORDER BY id")]
     assert names == ["doubles~1", "doubles~2", "doubles"]
+
+
+# --- cancelled, and set free ---
+
+
+def test_a_point_that_was_cancelled_and_set_free_is_run_by_the_process_that_had_it() -> None:
+    work = Work(7, 0, {"x": -3}, 0, None)
+    stop = StopRequest()
+    # Taken up, cancelled before it is asked for again, and taken up again: then no more.
+    answers: Iterator[list[Claimed | Revoked]] = iter(
+        [[Claimed([work]), Revoked(frozenset({7}), stop=False)], [Claimed([work])], [Claimed([])]]
+    )
+    recorded: list[Any] = []
+
+    class Source:
+        def ask(self, count: int) -> None:
+            for event in next(answers):
+                stop.events.put(event)
+
+        def record(self, work: Work, outcome: Outcome) -> None:
+            recorded.append(outcome.value)
+
+        def say(self, activity: Activity) -> None:
+            pass
+
+    run_works(double, InlineExecutor(), Source(), stop=stop)
+    assert recorded[-1] == -6
+    assert next(answers, None) is None
+
+
+def test_a_point_that_is_cancelled_again_is_told_again(runner: Callable[[], Runner]) -> None:
+    first, other = runner(), runner()
+
+    def cancelled() -> list[frozenset[int]]:
+        request_cancel(other.connection, other.store, other.registration.batch.id, [0])
+        first.told.clear()
+        first.writer.write(beat=True)
+        return [event.ids for event in first.told if isinstance(event, Revoked)]
+
+    (work,) = first.claim(1)
+    assert cancelled() == [frozenset({work.id})]
+    runner()  # another process that begins sets free what was cancelled
+    assert [again.id for again in first.claim(1)] == [work.id]
+    assert cancelled() == [frozenset({work.id})]
