@@ -1,0 +1,125 @@
+"""docs/overnight.md says what is true: each block runs, in the order of the page, and prints what is shown under it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDE = (ROOT / "docs" / "overnight.md").read_text(encoding="utf-8")
+
+
+class Block(NamedTuple):
+    """A block of code, the line that it begins at, the exit code that the page says, and the output that it shows."""
+
+    language: str
+    code: str
+    line: int
+    exit_code: int
+    output: str | None
+
+
+def _blocks() -> list[Block]:
+    found: list[Block] = []
+    pattern = r"^(?:<!-- exits with (\d+) -->\n)?```(\w*)\n(.*?)^```$"
+    for match in re.finditer(pattern, GUIDE, re.MULTILINE | re.DOTALL):
+        exit_code, language, code = match.groups()
+        if language == "text":
+            found[-1] = found[-1]._replace(output=code)
+        else:
+            line = GUIDE.count("\n", 0, match.start()) + 1
+            found.append(Block(language, code, line, int(exit_code or 0), None))
+    return found
+
+
+BLOCKS = _blocks()
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The variables of a shell in which this interpreter and this checkout's `jobrunner` are found first."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, arguments in (("python", ""), ("jobrunner", "-m jobrunner")):
+        command = commands / name
+        command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    path = f"{commands}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "110"}
+
+
+def _comparable(output: str) -> str:
+    """It without what differs between runs: times, dates, pids, machines, seconds, and trailing blanks."""
+    text = re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "<time>", output)
+    text = re.sub(r"\S+ pid \d+", "# pid #", text)
+    text = re.sub(r"\b\d+(\.\d+)? s\b", "# s", text)
+    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+
+
+def _pattern(shown: str) -> str:
+    """What matches an output that is shown with `...` for what is left out: in a line, or lines between two."""
+    lines = _comparable(shown).splitlines()
+    return "\n".join(
+        r"(?:.*\n)*.*" if line == "..." else ".*".join(map(re.escape, line.split("..."))) for line in lines
+    )
+
+
+def test_the_page_has_commands_their_output_and_nothing_too_wide() -> None:
+    assert {block.language for block in BLOCKS} == {"python", "sh"}
+    assert sum(block.output is not None for block in BLOCKS) >= 15
+    code = "".join(block.code for block in BLOCKS)
+    for command in ("run", "status", "results", "failures", "logs", "list", "report"):
+        assert f"jobrunner {command}" in code
+    assert max(map(len, GUIDE.splitlines())) <= 125
+
+
+def test_what_is_left_out_of_an_output_may_be_anything_and_the_rest_must_be_there() -> None:
+    assert re.fullmatch(_pattern("a\n...\nz ...\n"), _comparable("a\nb\nc\nz 1\n"))
+    assert re.fullmatch(_pattern("a\n...\nz\n"), _comparable("a\nb c\nz\n"))
+    assert not re.fullmatch(_pattern("a\n...\nz\n"), _comparable("a\nb\n"))
+    assert not re.fullmatch(_pattern("a 1.5 s\n"), _comparable("a 1.5 m\n"))
+
+
+def test_every_block_runs_in_turn_and_prints_what_is_shown(tmp_path: Path, environment: dict[str, str]) -> None:
+    directory = tmp_path / "reader"
+    directory.mkdir()
+    for block in BLOCKS:
+        where = f"docs/overnight.md:{block.line}"
+        if ".dataframe()" in block.code and importlib.util.find_spec("pandas") is None:
+            compile(block.code, where, "exec")
+            continue
+        if block.language == "python":
+            (directory / "example.py").write_text(block.code, encoding="utf-8")
+            command = [sys.executable, "example.py"]
+        else:
+            # What it has started in the background is to be over before the next block, whose output shows it.
+            command = ["sh", "-c", f"{block.code}\nended=$?\nwait\nexit $ended"]
+        ran = subprocess.run(
+            command,
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=100,
+        )
+        assert ran.returncode == block.exit_code, f"{where}: {ran.stdout}"
+        shown, printed = block.output or "", _comparable(ran.stdout)
+        assert re.fullmatch(_pattern(shown), printed), f"{where}: {ran.stdout}"
+    assert "<html" in (directory / "percolation.html").read_text(encoding="utf-8")
+    # The script for a cluster runs without one.
+    script = subprocess.run(
+        ["sh", "overnight.sh"], cwd=directory, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert script.returncode == 0, script.stderr
+    assert "0 done, 0 failed, 270 done before" in script.stderr
