@@ -377,12 +377,17 @@ def stored_results(store: Store, batch: BatchRecord) -> Iterator[tuple[dict[str,
     done = store.points(batch, "done", results=True)
     if batch.replicates == 1:
         for point in done:
-            yield dict(point.parameters), store.value(point)
+            yield _ordered(point, batch), store.value(point)
         return
     for _, group in itertools.groupby(done, key=lambda point: (point.place or 0) // batch.replicates):
         first = next(group)
         values = (store.value(point) for point in itertools.chain([first], group))
-        yield dict(first.parameters), aggregate(values)
+        yield _ordered(first, batch), aggregate(values)
+
+
+def _ordered(point: PointRecord, batch: BatchRecord) -> dict[str, Any]:
+    """A point's parameters in the batch's order."""
+    return {name: point.parameters[name] for name in batch.parameters if name in point.parameters}
 
 
 _POLICY = ("retries", "max_failures")
