@@ -282,6 +282,7 @@ class Batch:
                 None if self._resumed else self._description(),
                 resumption,
                 name=self.name,
+                code=identify(self._target.function) if self._resumed else None,
                 workers=workers,
                 on_progress=on_progress,
             )

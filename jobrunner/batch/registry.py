@@ -97,6 +97,7 @@ def register(
     resumption: Resumption,
     *,
     name: str | None = None,
+    code: CodeIdentity | None = None,
     workers: int,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> Registration:
@@ -108,6 +109,7 @@ def register(
         description: the batch; None: the one in the store, as it is.
         resumption: what to do if the batch is there already.
         name: with no description, the batch's name; None: the only one.
+        code: with no description, what identifies the function's code.
         workers: how many jobs this process runs at a time.
         on_progress: called now and then with the number of points written, and of all.
 
@@ -120,7 +122,7 @@ def register(
         # Keys come in no order: with the usual 2 MB, writing a million of them would wait for pages.
         connection.execute("PRAGMA cache_size = -100000")
         if description is None:
-            batch = choose_batch(connection, path, name)
+            batch, messages = _resume_as_stored(connection, path, name, code, resumption)
         else:
             batch, messages = _Registrar(connection, path, description, resumption, on_progress).register()
         _check_other_hosts(connection, path)
@@ -138,6 +140,57 @@ def register(
         # Before the commit: a thread that finds the runner in the store and not here takes it for dead.
         RUNS.begin(path, runner)
     return Registration(batch=batch, runner=runner, messages=messages)
+
+
+def _resume_as_stored(
+    connection: sqlite3.Connection, path: Path, name: str | None, code: CodeIdentity | None, resumption: Resumption
+) -> tuple[BatchRecord, list[str]]:
+    """Take up a batch whose description is the one in the store; only its code may have changed."""
+    if resumption.fresh:
+        raise SpecError(
+            "what begins anew needs its description: name the spec, or the function and its points",
+            file=str(path),
+            key="--fresh",
+        )
+    before = choose_batch(connection, path, name)
+    if code is None:
+        return before, []
+    messages = _take_up(connection, path, before, code.changes(before.code), code.warnings(before.code), resumption)
+    connection.execute("UPDATE batch SET code = ? WHERE id = ?", (json.dumps(code.as_dict()), before.id))
+    return choose_batch(connection, path, before.name), messages
+
+
+def _take_up(
+    connection: sqlite3.Connection,
+    path: Path,
+    before: BatchRecord,
+    changes: Sequence[str],
+    warnings: Sequence[str],
+    resumption: Resumption,
+) -> list[str]:
+    """Refuse changes that make another batch, unless they are accepted, and write down what has changed.
+
+    Returns:
+        What the user should know.
+    """
+    if changes and not resumption.accept_changes:
+        raise SpecError(
+            f"batch {before.name!r} was begun otherwise: {'; '.join(changes)}. --accept-changes keeps what is done "
+            "and runs the rest as it is now, --fresh begins anew (what there is stays under another name), --name "
+            "makes another batch",
+            file=str(path),
+        )
+    if changes and recover(connection, path, before.id):
+        raise StoreError(
+            f"batch {before.name!r} is being run by another process, and {'; '.join(changes)}: end that first",
+            path=str(path),
+        )
+    for kind, texts in (("accepted", changes), ("warning", warnings)):
+        connection.executemany(
+            "INSERT INTO note (batch, at, kind, text) VALUES (?, ?, ?, ?)",
+            [(before.id, time.time(), kind, text) for text in texts],
+        )
+    return [f"since batch {before.name!r} was last run, {'; '.join(warnings)}"] if warnings else []
 
 
 def recover(connection: sqlite3.Connection, path: Path, batch: int) -> int:
@@ -282,27 +335,8 @@ class _Registrar:
 
     def resume(self, before: BatchRecord) -> None:
         about = self.description
-        changes = self.changes(before)
-        if changes and not self.resumption.accept_changes:
-            raise SpecError(
-                f"batch {before.name!r} was begun otherwise: {'; '.join(changes)}. --accept-changes keeps what is done "
-                "and runs the rest as it is now, --fresh begins anew (what there is stays under another name), --name "
-                "makes another batch",
-                file=str(self.path),
-            )
-        if changes and recover(self.connection, self.path, before.id):
-            raise StoreError(
-                f"batch {before.name!r} is being run by another process, and {'; '.join(changes)}: end that first",
-                path=str(self.path),
-            )
-        warnings = about.code.warnings(before.code)
-        if warnings:
-            self.messages.append(f"since batch {before.name!r} was last run, {'; '.join(warnings)}")
-        for kind, texts in (("accepted", changes), ("warning", warnings)):
-            self.connection.executemany(
-                "INSERT INTO note (batch, at, kind, text) VALUES (?, ?, ?, ?)",
-                [(before.id, time.time(), kind, text) for text in texts],
-            )
+        changes, warnings = self.changes(before), about.code.warnings(before.code)
+        self.messages += _take_up(self.connection, self.path, before, changes, warnings, self.resumption)
         fields = self.variable_fields()
         if about.seed is not None and about.drawn is not None and about.seed != before.seed:
             fields |= {"seed": str(about.seed), "seed_drawn": 0}

@@ -408,3 +408,24 @@ def test_single_points_are_cancelled_from_another_process_and_the_others_go_on(
         ("cancelled",),
         ("done",),
     ]
+
+
+def test_a_batch_taken_up_from_its_store_alone_is_refused_as_well_when_its_source_has_changed(module: Module) -> None:
+    module.failing = {1}
+    module.run(module.batch(xs=3))
+    module.failing = set()
+    change_source(module)
+    stored = Batch.stored(module.store)
+    with pytest.raises(SpecError, match=r"the source of scaled\(\) has changed"):
+        module.run(stored, retry_failed=True)
+    assert module.calls == []
+    with pytest.raises(SpecError, match="needs its description"):
+        module.run(stored, fresh=True)
+    summary = module.run(stored, retry_failed=True, accept_changes=True)
+    assert (summary.done, summary.skipped, module.calls) == (1, 2, [1])
+    assert [value for _, value in stored.results()] == [0, 1001, 2]
+    module.replace("def other():\n    pass", "def other():\n    return 1")
+    module.run(Batch.stored(module.store))
+    assert module.messages == ["since batch 'b' was last run, other code in changing.py has changed"]
+    module.run(module.batch(xs=3))
+    assert (module.messages, module.calls) == ([], [])
