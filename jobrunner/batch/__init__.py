@@ -23,11 +23,12 @@ Example:
 
 from jobrunner.batch.batch import DEFAULT_STORE, Batch
 from jobrunner.batch.columns import flatten, to_json
+from jobrunner.batch.outcomes import Outcome, OutcomeStatus, Summary
 from jobrunner.batch.output import OutputWriter, check_output, open_output, outcome_as_json
 from jobrunner.batch.points import Points, as_points, point_key, sweep, zip_points
 from jobrunner.batch.points_file import read_points
 from jobrunner.batch.replicates import aggregate, group
-from jobrunner.batch.run import Outcome, OutcomeStatus, StopRequest, Summary, run_points
+from jobrunner.batch.run import StopRequest, run_points
 from jobrunner.batch.seeds import Seeding, point_seed
 from jobrunner.batch.spec import Spec, load_spec
 from jobrunner.batch.target import Target, check_parameters, load_target

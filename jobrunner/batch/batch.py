@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from jobrunner.backend import describe_machine
 from jobrunner.batch.columns import flatten, free_name
+from jobrunner.batch.connection import connect
 from jobrunner.batch.encoding import storable_text
 from jobrunner.batch.identity import identify
+from jobrunner.batch.outcomes import Outcome, OutcomeStatus, Summary
 from jobrunner.batch.owners import RUNS
 from jobrunner.batch.points import Points, as_points, sweep
 from jobrunner.batch.progress import Progress
+from jobrunner.batch.records import BatchRecord, Counts, PointRecord
 from jobrunner.batch.registry import Description, Registration, Resumption, register
 from jobrunner.batch.replicates import aggregate
-from jobrunner.batch.run import Outcome, OutcomeStatus, Policy, StopRequest, Summary, run_works
+from jobrunner.batch.run import Policy, StopRequest, run_works
 from jobrunner.batch.seeds import Seeding
-from jobrunner.batch.store import BatchRecord, Counts, PointRecord, Store, connect
+from jobrunner.batch.store import Store
 from jobrunner.batch.store_source import StoreSource
 from jobrunner.batch.target import Target, check_parameters, load_target
 from jobrunner.batch.values import canonical_json

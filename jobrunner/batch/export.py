@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobrunner.batch.outcomes import Outcome, OutcomeStatus
 from jobrunner.batch.output import check_output, open_output
-from jobrunner.batch.run import Outcome, OutcomeStatus
-from jobrunner.batch.store import BatchRecord, PointRecord, Store
+from jobrunner.batch.records import BatchRecord, PointRecord
+from jobrunner.batch.store import Store
 from jobrunner.errors import SerializationError, StoreError
 from jobrunner.report import JobReport
 from jobrunner.status import JobStatus

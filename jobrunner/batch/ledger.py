@@ -28,9 +28,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobrunner.batch.connection import connect, store_errors
 from jobrunner.batch.owners import RUNS
 from jobrunner.batch.registry import recover
-from jobrunner.batch.store import connect, store_errors
 from jobrunner.batch.work import Beat, Claimed, Fault, Revoked, Work
 from jobrunner.errors import JobRunnerError, StoreError
 

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from jobrunner.batch.columns import flatten, free_name, to_json
-from jobrunner.batch.run import Outcome, OutcomeStatus
+from jobrunner.batch.outcomes import Outcome, OutcomeStatus
 from jobrunner.errors import SpecError, StoreError
 
 __all__ = ["OutputWriter", "check_output", "open_output", "outcome_as_json"]

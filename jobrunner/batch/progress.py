@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from jobrunner.batch.run import Activity, Outcome, OutcomeStatus
+from jobrunner.batch.outcomes import Outcome, OutcomeStatus
+from jobrunner.batch.run import Activity
 from jobrunner.memory import format_bytes
 
 __all__ = ["PLAIN", "Progress", "format_duration"]

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobrunner.batch.connection import store_errors
 from jobrunner.batch.identity import CodeIdentity
 from jobrunner.batch.owners import RUNS, SILENT_S, Owner, this_process
 from jobrunner.batch.points import Points, point_key, text_key
-from jobrunner.batch.store import BatchRecord, choose_batch, store_errors
+from jobrunner.batch.records import BatchRecord
+from jobrunner.batch.store import choose_batch
 from jobrunner.batch.trust import network_file_system
 from jobrunner.batch.values import canonical_json
 from jobrunner.errors import SpecError, StoreError

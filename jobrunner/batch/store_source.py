@@ -9,8 +9,9 @@ from typing import Any
 
 from jobrunner.batch.encoding import encode, storable_text
 from jobrunner.batch.ledger import Entry, Ledger
+from jobrunner.batch.outcomes import Outcome, OutcomeStatus
 from jobrunner.batch.registry import Registration
-from jobrunner.batch.run import Outcome, OutcomeStatus, StopRequest
+from jobrunner.batch.run import StopRequest
 from jobrunner.batch.seeds import Seeding
 from jobrunner.batch.work import Work
 from jobrunner.errors import SerializationError

@@ -11,7 +11,8 @@ import click
 
 from jobrunner.batch.columns import to_json
 from jobrunner.batch.progress import format_duration
-from jobrunner.batch.store import BatchRecord, PointRecord, Store
+from jobrunner.batch.records import BatchRecord, PointRecord
+from jobrunner.batch.store import Store
 from jobrunner.cli.store_options import note, place_statuses, point_option, printing, store_options, write_json_array
 from jobrunner.cli.stored_points import last_outcome, point_title, stored_points
 from jobrunner.cli.table import shorten

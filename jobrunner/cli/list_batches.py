@@ -10,7 +10,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from jobrunner.batch.store import BatchRecord, Store
+from jobrunner.batch.records import BatchRecord
+from jobrunner.batch.store import Store
 from jobrunner.cli.console import plain_console
 from jobrunner.cli.runners import is_running
 from jobrunner.cli.store_options import note, printing, store_option

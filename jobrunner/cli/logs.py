@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from jobrunner.batch.columns import to_json
-from jobrunner.batch.store import BatchRecord, PointRecord, Store
+from jobrunner.batch.records import BatchRecord, PointRecord
+from jobrunner.batch.store import Store
 from jobrunner.cli.store_options import note, place_statuses, point_option, printing, store_options, write_json_array
 from jobrunner.cli.stored_points import STATUSES, point_title, stored_points
 from jobrunner.cli.texts import printable_lines

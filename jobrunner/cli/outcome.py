@@ -9,7 +9,8 @@ import click
 
 from jobrunner.batch import Summary, outcome_as_json
 from jobrunner.batch.export import stored_outcomes
-from jobrunner.batch.store import BatchRecord, Store
+from jobrunner.batch.records import BatchRecord
+from jobrunner.batch.store import Store
 from jobrunner.cli.store_options import note
 from jobrunner.cli.stored_results import StoredResults, result_table
 from jobrunner.cli.table import describe

@@ -14,7 +14,8 @@ from typing import Any, TextIO
 import click
 
 from jobrunner.batch.columns import free_name, to_json
-from jobrunner.batch.store import BatchRecord, Store
+from jobrunner.batch.records import BatchRecord
+from jobrunner.batch.store import Store
 from jobrunner.batch.trust import SIDECARS
 from jobrunner.batch.whole_file import whole_file
 from jobrunner.cli.exits import ENGINE_FAILED

@@ -12,7 +12,8 @@ import click
 
 from jobrunner.batch import Batch, StopRequest, Summary, check_output
 from jobrunner.batch.export import check_writable, export
-from jobrunner.batch.store import BatchRecord, Store
+from jobrunner.batch.records import BatchRecord
+from jobrunner.batch.store import Store
 from jobrunner.cli.console import may_be_closed, stdout_reserved
 from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED, SOME_FAILED, EngineFailed, WrongUse, later
 from jobrunner.cli.interrupt import Interrupts

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from jobrunner.batch.owners import SILENT_S, Owner
-from jobrunner.batch.store import RunnerRecord
+from jobrunner.batch.records import RunnerRecord
 
 __all__ = ["RUNNING", "is_running", "runner_state", "who_runs"]
 

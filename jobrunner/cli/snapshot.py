@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobrunner.batch.store import BatchRecord, Counts, NoteRecord, RunnerRecord, Store
+from jobrunner.batch.records import BatchRecord, Counts, NoteRecord, RunnerRecord
+from jobrunner.batch.store import Store
 from jobrunner.cli.runners import RUNNING, runner_state
 
 __all__ = ["Snapshot", "take_snapshot"]

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobrunner.batch.progress import format_duration
-from jobrunner.batch.store import RunnerRecord, Store
+from jobrunner.batch.records import RunnerRecord
+from jobrunner.batch.store import Store
 from jobrunner.cli.console import plain_console
 from jobrunner.cli.snapshot import Snapshot, take_snapshot
 from jobrunner.cli.store_options import printing, store_options

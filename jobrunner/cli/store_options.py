@@ -11,7 +11,8 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from jobrunner.batch.batch import DEFAULT_STORE
-from jobrunner.batch.store import BatchRecord, Store
+from jobrunner.batch.records import BatchRecord
+from jobrunner.batch.store import Store
 from jobrunner.cli.console import may_be_closed
 from jobrunner.cli.exits import EngineFailed
 from jobrunner.errors import SpecError

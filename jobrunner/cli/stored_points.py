@@ -10,7 +10,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 
-from jobrunner.batch.store import BatchRecord, PointRecord, Store
+from jobrunner.batch.records import BatchRecord, PointRecord
+from jobrunner.batch.store import Store
 from jobrunner.cli.table import describe
 
 __all__ = ["STATUSES", "last_outcome", "point_title", "stored_points"]

@@ -9,8 +9,9 @@ from typing import Any
 
 from jobrunner.batch.columns import flatten, free_name
 from jobrunner.batch.encoding import WITHHELD
+from jobrunner.batch.records import BatchRecord, PointRecord
 from jobrunner.batch.replicates import aggregate
-from jobrunner.batch.store import BatchRecord, PointRecord, Store
+from jobrunner.batch.store import Store
 from jobrunner.cli.stored_points import last_outcome, stored_points
 from jobrunner.cli.table import ResultTable
 from jobrunner.cli.texts import plural

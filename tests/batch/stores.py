@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobrunner.batch.connection import connect
 from jobrunner.batch.encoding import encode
 from jobrunner.batch.owners import RUNS, Owner, this_process
-from jobrunner.batch.store import connect
 from jobrunner.batch.values import canonical_json
 
 __all__ = ["BEGUN", "StoreBuilder", "gone"]

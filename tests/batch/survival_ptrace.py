@@ -23,9 +23,10 @@ from typing import Any
 from unittest import mock
 
 from jobrunner.batch import Batch, sweep
+from jobrunner.batch.connection import connect
 from jobrunner.batch.ledger import Entry, EntryBox, _Writer
 from jobrunner.batch.registry import Resumption, register
-from jobrunner.batch.store import Store, connect
+from jobrunner.batch.store import Store
 from jobrunner.batch.work import Claimed
 from jobrunner.errors import SpecError, StoreError
 from jobrunner.executors.inline import InlineExecutor
@@ -269,7 +270,7 @@ class Creation(Growth):
 def on_network_file_system(wanted: bool) -> Iterator[None]:
     """Have stores use a rollback journal."""
     kind = "nfs4" if wanted else None
-    with mock.patch("jobrunner.batch.store.network_file_system", return_value=kind):
+    with mock.patch("jobrunner.batch.connection.network_file_system", return_value=kind):
         yield
 
 

@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 
 from jobrunner import Batch, InlineExecutor, StoreError, sweep
+from jobrunner.batch.connection import connect
 from jobrunner.batch.ledger import Entry, EntryBox, _Writer, request_cancel
+from jobrunner.batch.outcomes import Outcome
 from jobrunner.batch.owners import RUNS, SILENT_S, Owner, this_process
 from jobrunner.batch.registry import Registration, Resumption, recover
-from jobrunner.batch.run import Activity, Outcome, StopRequest, run_works
-from jobrunner.batch.store import connect
+from jobrunner.batch.run import Activity, StopRequest, run_works
 from jobrunner.batch.work import Claimed, Revoked, Work
 from tests.batch.survival_batch import Killing, assert_each_done_once, query
 from tests.command_line import ROOT, CommandLine, command_line

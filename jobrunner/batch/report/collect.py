@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from jobrunner import __version__
+from jobrunner.batch.connection import store_errors
 from jobrunner.batch.owners import SILENT_S, Owner
+from jobrunner.batch.records import BatchRecord, RunnerRecord
 from jobrunner.batch.report.distributions import histogram
 from jobrunner.batch.report.failures import read_failures
 from jobrunner.batch.report.jobs import Jobs, read_jobs
@@ -16,7 +18,7 @@ from jobrunner.batch.report.model import ReportData, Run, Summary
 from jobrunner.batch.report.parameters import read_parameters
 from jobrunner.batch.report.results import read_results
 from jobrunner.batch.report.timeline import make_axis, progress, timeline
-from jobrunner.batch.store import BatchRecord, RunnerRecord, Store, store_errors
+from jobrunner.batch.store import Store
 
 __all__ = ["collect"]
 

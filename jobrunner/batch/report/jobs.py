@@ -6,7 +6,9 @@ import dataclasses
 from array import array
 from typing import Final
 
-from jobrunner.batch.store import BatchRecord, Store, store_errors
+from jobrunner.batch.connection import store_errors
+from jobrunner.batch.records import BatchRecord
+from jobrunner.batch.store import Store
 
 __all__ = ["DONE", "FAILED", "RETRIED", "STATUSES", "Jobs", "read_jobs"]
 

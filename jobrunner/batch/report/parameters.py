@@ -7,8 +7,10 @@ import json
 import math
 from typing import Any
 
+from jobrunner.batch.connection import store_errors
+from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.report.model import Parameter
-from jobrunner.batch.store import BatchRecord, Store, store_errors
+from jobrunner.batch.store import Store
 from jobrunner.batch.values import canonical_json
 
 __all__ = ["is_number", "read_parameters"]

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobrunner.batch.columns import flatten
+from jobrunner.batch.connection import store_errors
 from jobrunner.batch.encoding import JSON, PICKLE, Encoded, decode
+from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.report.model import Parameter
 from jobrunner.batch.report.panels import Sample, panel
 from jobrunner.batch.report.parameters import is_number
 from jobrunner.batch.report.plots import Dot, Results
-from jobrunner.batch.store import BatchRecord, Store, store_errors
+from jobrunner.batch.store import Store
 from jobrunner.batch.values import canonical_json
 from jobrunner.errors import SerializationError
 

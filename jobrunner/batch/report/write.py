@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.report.collect import collect
 from jobrunner.batch.report.page import render
-from jobrunner.batch.store import BatchRecord, Store
+from jobrunner.batch.store import Store
 from jobrunner.batch.whole_file import whole_file
 
 __all__ = ["write_page", "write_report"]
