@@ -7,11 +7,15 @@ may not matter: other code in its file, versions of packages, the revision of th
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import inspect
+import json
 import platform
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,6 +23,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
+
+from jobrunner.batch.columns import to_json
 
 __all__ = ["CodeIdentity", "identify"]
 
@@ -95,10 +101,13 @@ def identify(function: Callable[..., Any]) -> CodeIdentity:
         'json'
     """
     function = inspect.unwrap(function)
-    file = _file(function)
+    named = function
+    while isinstance(named, functools.partial):
+        named = inspect.unwrap(named.func)
+    file = _file(named)
     return CodeIdentity(
-        module=str(getattr(function, "__module__", None)),
-        qualname=str(getattr(function, "__qualname__", type(function).__qualname__)),
+        module=str(getattr(named, "__module__", None)),
+        qualname=str(getattr(named, "__qualname__", type(named).__qualname__)),
         function_digest=_function_digest(function),
         file=str(file) if file is not None else None,
         file_digest=_file_digest(file),
@@ -108,18 +117,58 @@ def identify(function: Callable[..., Any]) -> CodeIdentity:
     )
 
 
-def _function_digest(function: Callable[..., Any]) -> str | None:
+def _function_digest(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> str | None:
+    """What tells a callable from another: its source, and what it has been given to work with.
+
+    Args:
+        function: the callable.
+        seen: ids of callables that this one was reached from, which are not gone through again.
+    """
+    seen |= {id(function)}
+    if isinstance(function, functools.partial):
+        text = str(_function_digest(inspect.unwrap(function.func), seen))
+        given: list[Any] = [function.args, function.keywords]
+    else:
+        source = _source(function)
+        if source is None:
+            return None
+        text = source
+        given = [getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None)]
+        for cell in getattr(function, "__closure__", None) or ():
+            with contextlib.suppress(ValueError):  # not filled yet
+                given.append(cell.cell_contents)
+        if inspect.ismethod(function):
+            given.append(getattr(function.__self__, "__dict__", None))
+        elif not isinstance(function, type) and not inspect.isroutine(function):
+            given.append(getattr(function, "__dict__", None))
+    parts = [text, *(_state(value, seen) for value in given)]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _source(function: Callable[..., Any]) -> str | None:
+    """The source without comments and layout; the byte code where there is no source; None where there is neither."""
+    if not inspect.isroutine(function) and not isinstance(function, type):
+        function = type(function).__call__  # an instance that can be called
     try:
         source = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):
         code = getattr(function, "__code__", None)
-        return hashlib.sha256(_code_bytes(code)).hexdigest() if isinstance(code, CodeType) else None
+        return _code_bytes(code).hex() if isinstance(code, CodeType) else None
     try:
         # Comments, layout and line numbers are not in it.
-        text = ast.dump(ast.parse(source))
+        return ast.dump(ast.parse(source))
     except (SyntaxError, ValueError):  # a lambda amid an expression
-        text = source
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return source
+
+
+def _state(value: Any, seen: frozenset[int]) -> str:
+    """What a callable works with, as text that is the same in another process."""
+    if callable(value):
+        return "" if id(value) in seen else str(_function_digest(inspect.unwrap(value), seen))
+    if hasattr(value, "tobytes") and hasattr(value, "dtype"):  # an array, which may be large
+        return f"{value.dtype}{getattr(value, 'shape', ())}{hashlib.sha256(value.tobytes()).hexdigest()}"
+    # What has no JSON form stands as its repr, which may have an address.
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(to_json(value), sort_keys=True))
 
 
 def _code_bytes(code: CodeType) -> bytes:

@@ -34,7 +34,7 @@ import psutil
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus, Summary
 from jobrunner.batch.seeds import Seeding
 from jobrunner.batch.work import Beat, Claimed, Fault, Revoked, Work
-from jobrunner.errors import MemoryLimitExceeded, WorkerDiedError
+from jobrunner.errors import MemoryLimitExceeded, SerializationError, WorkerDiedError
 from jobrunner.executors.future import JobFuture
 from jobrunner.report import JobReport
 
@@ -85,8 +85,15 @@ class Source(Protocol):
     def ask(self, count: int) -> None:
         """Ask for up to `count` points; a `Claimed` is to follow."""
 
-    def record(self, work: Work, outcome: Outcome) -> None:
-        """Keep an outcome; a cancelled one is not told."""
+    def prepare(self, value: Any) -> Any:
+        """The form in which a result is kept.
+
+        Raises:
+            SerializationError: it can't be kept; the point has then failed.
+        """
+
+    def record(self, work: Work, outcome: Outcome, prepared: Any) -> None:
+        """Keep an outcome, and what `prepare` gave for its value; a cancelled one is not told."""
 
     def say(self, activity: Activity) -> None:
         """Take note of what the run is doing, after each `Beat`."""
@@ -194,7 +201,10 @@ class _Memory:
             )
         )
 
-    def record(self, work: Work, outcome: Outcome) -> None:
+    def prepare(self, value: Any) -> Any:
+        return None
+
+    def record(self, work: Work, outcome: Outcome, prepared: Any) -> None:
         pass
 
     def say(self, activity: Activity) -> None:
@@ -363,6 +373,12 @@ class _Run:
     def end(self, future: concurrent.futures.Future[Any]) -> None:
         work = self.pending.pop(future)
         status, value, error = _ending(future)
+        prepared = None
+        if status is OutcomeStatus.DONE:
+            try:
+                prepared = self.source.prepare(value)
+            except SerializationError as unkept:
+                status, value, error = OutcomeStatus.FAILED, None, unkept
         if status is OutcomeStatus.FAILED and self.tries_again(work, error):
             status = OutcomeStatus.RETRIED
         self.counts[status] += 1
@@ -381,7 +397,7 @@ class _Run:
         if isinstance(future, JobFuture) and _printed(outcome.report) and (output := future.output()) is not None:
             outcome = dataclasses.replace(outcome, stdout=output.stdout, stderr=output.stderr)
         if status is not OutcomeStatus.CANCELLED:
-            self.source.record(work, outcome)
+            self.source.record(work, outcome, prepared)
         if self.on_outcome is not None:
             self.on_outcome(outcome)
         failures = self.counts[OutcomeStatus.FAILED]

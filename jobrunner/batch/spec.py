@@ -59,6 +59,9 @@ __all__ = ["Spec", "load_spec"]
 _TABLES = ("batch", "sweep", "zip", "fixed", "options")
 _BATCH_KEYS = ("target", "name", "seed", "replicates", "points", "store")
 _JOB_KEYS = ("time_limit", "memory_limit", "retries", "threads", "grace")
+#: More digits than Python reads as one number, unless told to.
+_LONG_NUMBER = re.compile(r"[0-9_]{4300}")
+
 _POLICY_KEYS = ("max_failures", "stop_on_error")
 _OPTION_KEYS = (*_JOB_KEYS, *_POLICY_KEYS, "workers")
 
@@ -149,6 +152,13 @@ class _Reader:
             place = re.search(r"at line (\d+)", str(error))
             line = int(place.group(1)) if place else self.text.count("\n") + 1
             raise SpecError(f"is no valid TOML: {error}", file=str(path), line=line) from error
+        except ValueError as error:  # Python's bound on the digits of a whole number
+            line = next((n for n, text in enumerate(self.text.splitlines(), 1) if _LONG_NUMBER.search(text)), 1)
+            raise SpecError(f"has a number that is too long: {error}", file=str(path), line=line) from error
+        except RecursionError as error:
+            raise SpecError(
+                "is nested too deeply; expected lists and tables of a few levels", file=str(path)
+            ) from error
 
     def spec(self) -> Spec:
         for table in self.document:
@@ -268,6 +278,8 @@ class _Reader:
                     check_count(key, value)
             except (TypeError, ValueError) as error:
                 raise self.wrong(str(error), "options", key) from error
+        if options.get("stop_on_error") and "max_failures" in options:
+            raise self.wrong("is max_failures = 1: give one of the two", "options", "stop_on_error")
         return options
 
     def table(self, name: str) -> dict[str, Any]:

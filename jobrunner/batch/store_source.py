@@ -7,14 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobrunner.batch.encoding import encode, storable_text
+from jobrunner.batch.encoding import Encoded, encode, storable_text
 from jobrunner.batch.ledger import Entry, Ledger
-from jobrunner.batch.outcomes import Outcome, OutcomeStatus
+from jobrunner.batch.outcomes import Outcome
 from jobrunner.batch.registry import Registration
 from jobrunner.batch.run import StopRequest
 from jobrunner.batch.seeds import Seeding
 from jobrunner.batch.work import Work
-from jobrunner.errors import SerializationError
 from jobrunner.report import JobReport
 from jobrunner.serialization import RemoteTraceback
 
@@ -43,16 +42,16 @@ class StoreSource:
         #: write all that was recorded, and give back what has no outcome
         self.close = self._ledger.close
 
-    def record(self, work: Work, outcome: Outcome) -> None:
-        """Record an outcome."""
-        status, cause = outcome.status.value, outcome.cause
+    def prepare(self, value: Any) -> Encoded:
+        """A result as the store keeps it."""
+        return encode(value)
+
+    def record(self, work: Work, outcome: Outcome, prepared: Encoded | None) -> None:
+        """Record an outcome, and the result in its stored form."""
         columns: dict[str, Any] = {"recorded_at": time.time()}
-        if outcome.status is OutcomeStatus.DONE:
-            try:
-                columns["format"], columns["result"] = encode(outcome.value)
-            except SerializationError as error:
-                status, cause = "failed", f"{type(error).__name__}: {error}"
-        report = outcome.report
+        if prepared is not None:
+            columns["format"], columns["result"] = prepared
+        report, cause = outcome.report, outcome.cause
         if report is not None:
             for name in ("started_at", "finished_at", "run_s", "cpu_s", "peak_rss_bytes", "host", "pid"):
                 columns[name] = getattr(report, name)
@@ -60,7 +59,7 @@ class StoreSource:
         columns["error"] = None if cause is None else storable_text(cause)
         columns["stdout"] = _bounded(outcome.stdout, _OUTPUT_MOST)
         columns["stderr"] = _bounded(outcome.stderr, _OUTPUT_MOST)
-        self._ledger.record(Entry(work.id, status, columns))
+        self._ledger.record(Entry(work.id, outcome.status.value, columns))
 
 
 def _report_json(report: JobReport | None, error: BaseException | None) -> str | None:

@@ -68,13 +68,13 @@ def other_writers(path: Path) -> str | None:
             continue
         if found.st_uid != os.geteuid():
             return f"{name} belongs to another user (uid {found.st_uid})"
-        if _others_may_write(found):
+        if _others_may_write(name, found):
             return f"others may write {name} (mode {stat.S_IMODE(found.st_mode):04o})"
     directory = path.resolve().parent
     found = os.stat(directory)
     if found.st_uid not in (os.geteuid(), 0):
         return f"its directory {directory} belongs to another user (uid {found.st_uid})"
-    if _others_may_write(found) and not found.st_mode & stat.S_ISVTX:
+    if _others_may_write(directory, found) and not found.st_mode & stat.S_ISVTX:
         return f"others may put files into its directory {directory} (mode {stat.S_IMODE(found.st_mode):04o})"
     return None
 
@@ -96,14 +96,26 @@ def strange_log(path: Path) -> bool:
     return False
 
 
-def _others_may_write(found: os.stat_result) -> bool:
+def _others_may_write(path: str | Path, found: os.stat_result) -> bool:
     if found.st_mode & stat.S_IWOTH:
         return True
-    return bool(found.st_mode & stat.S_IWGRP) and not _is_private_group(found.st_gid)
+    if not found.st_mode & stat.S_IWGRP:
+        return False
+    # Of a file with an access control list, these bits are what anybody who is named there may do at most.
+    return _has_access_list(path) or not _is_private_group(found.st_gid)
+
+
+def _has_access_list(path: str | Path) -> bool:
+    if not hasattr(os, "getxattr"):
+        return False
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access"))
+    except OSError:  # there is none, or the file system knows none
+        return False
 
 
 def _is_private_group(number: int) -> bool:
-    """Whether the user is the only member of a group: it has the user's name, and lists nobody else."""
+    """Whether the user is the only member of a group: it has the user's name, and nobody else is in it."""
     import grp
     import pwd
 
@@ -111,7 +123,9 @@ def _is_private_group(number: int) -> bool:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(number)
     except KeyError:
         return False
-    return user.pw_gid == number and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+    if user.pw_gid != number or group.gr_name != user.pw_name or not set(group.gr_mem) <= {user.pw_name}:
+        return False
+    return all(other.pw_uid == user.pw_uid for other in pwd.getpwall() if other.pw_gid == number)
 
 
 def network_file_system(path: Path) -> str | None:

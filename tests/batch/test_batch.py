@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import threading
 from pathlib import Path
 
 import pytest
 
 from jobrunner import Batch, InlineExecutor, SpecError, sweep
+from jobrunner.batch import Outcome
 
 
 def scaled(x: int, by: int) -> int:
@@ -36,3 +39,20 @@ def test_a_spec_with_fixed_parameters_runs(tmp_path: Path) -> None:
     batch = make_plan(Request(what=str(spec), store=str(tmp_path / "s.db"))).batch
     assert batch.run(InlineExecutor()).done == 3
     assert batch.run(InlineExecutor()).skipped == 3
+
+
+def unstorable_above_5(x: int) -> object:
+    return threading.Lock() if x > 5 else x
+
+
+def test_a_result_that_cannot_be_stored_is_a_failure_of_its_point_in_every_respect(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    outcomes: list[Outcome] = []
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        few = Batch(unstorable_above_5, sweep(x=range(1, 6)), name="locks", store=store)
+        assert few.run(threads).done == 5
+        more = Batch(unstorable_above_5, sweep(x=range(1, 101)), name="locks", store=store, max_failures=2)
+        summary = more.run(threads, on_outcome=outcomes.append)
+    assert (summary.done, summary.skipped, summary.stopped) == (0, 5, "2 points have failed")
+    assert {outcome.status.value for outcome in outcomes} <= {"failed", "cancelled"}
+    assert "can't be stored" in str(outcomes[0].cause)

@@ -6,9 +6,11 @@ import functools
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jobrunner.batch.identity import CodeIdentity, identify
@@ -135,3 +137,40 @@ def test_a_packages_version_is_among_the_identity(tmp_path: Path) -> None:
     import psutil
 
     assert identify(test_a_packages_version_is_among_the_identity).packages["psutil"] == psutil.__version__
+
+
+class _Scaled:
+    def __init__(self, by: object) -> None:
+        self.by = by
+
+    def __call__(self, x: int) -> object:
+        return x, self.by
+
+    def scaled(self, x: int) -> object:
+        return self.by
+
+
+def _closed_over(by: object) -> Callable[[int], object]:
+    def scaled(x: int) -> object:
+        return (x, by) if x else scaled(1)
+
+    return scaled
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda by: functools.partial(pow, exp=by), id="partial of a built-in function"),
+        pytest.param(lambda by: functools.partial(_Scaled, by=by), id="partial"),
+        pytest.param(_Scaled, id="instance"),
+        pytest.param(lambda by: _Scaled(by).scaled, id="method"),
+        pytest.param(_closed_over, id="closure"),
+    ],
+)
+@pytest.mark.parametrize("values", [(3, 30), ("a", "b"), (np.arange(3), np.arange(4))], ids=["int", "str", "array"])
+def test_what_a_callable_was_made_with_is_part_of_it(
+    make: Callable[[object], Callable[..., object]], values: tuple[object, object]
+) -> None:
+    one, again, other = make(values[0]), make(values[0]), make(values[1])
+    assert identify(one).changes(identify(again).as_dict()) == []
+    assert len(identify(one).changes(identify(other).as_dict())) == 1

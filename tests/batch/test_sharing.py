@@ -451,7 +451,10 @@ def test_a_point_that_was_cancelled_and_set_free_is_run_by_the_process_that_had_
             for event in next(answers):
                 stop.events.put(event)
 
-        def record(self, work: Work, outcome: Outcome) -> None:
+        def prepare(self, value: Any) -> Any:
+            return value
+
+        def record(self, work: Work, outcome: Outcome, prepared: Any) -> None:
             recorded.append(outcome.value)
 
         def say(self, activity: Activity) -> None:

@@ -196,3 +196,26 @@ def test_a_mistake_in_the_file_of_points_is_told_with_its_own_line(tmp_path: Pat
     with pytest.raises(SpecError, match="expected a finite number") as caught:
         load_spec(spec_file(tmp_path, BATCH + 'points = "points.csv"\n'))
     assert (caught.value.file, caught.value.line) == (str(tmp_path.resolve() / "points.csv"), 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        (f"[batch]\ntarget = 'math:sqrt'\n[sweep]\nx = [{'9' * 5000}]\n", 4, "has a number that is too long"),
+        (f"[sweep]\nx = {'[' * 5000}{']' * 5000}\n", None, "nested too deeply"),
+        (
+            "[batch]\ntarget = 'math:sqrt'\n[sweep]\nx = [1]\n[options]\nmax_failures = 2\nstop_on_error = true\n",
+            7,
+            "stop_on_error: is max_failures = 1: give one of the two",
+        ),
+    ],
+    ids=["digits", "depth", "both policies"],
+)
+def test_what_cannot_be_read_or_meant_is_an_error_with_its_place(
+    tmp_path: Path, text: str, line: int | None, reason: str
+) -> None:
+    file = tmp_path / "spec.toml"
+    file.write_text(text)
+    with pytest.raises(SpecError, match=reason) as caught:
+        load_spec(file)
+    assert (caught.value.file, caught.value.line) == (str(file), line)

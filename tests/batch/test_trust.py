@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,19 @@ def test_the_innermost_mount_decides_on_a_network_file_system(
     ]
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounts)
     assert network_file_system(Path(path)) == kind
+
+
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="needs access control lists as Linux has them")
+def test_whom_an_access_control_list_lets_write_is_another_writer(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "_is_private_group", lambda number: True)
+    # Version 2; the owner, user 65534 and the group may read and write, the mask too, others nothing.
+    undefined = 0xFFFFFFFF
+    entries = [(1, 6, undefined), (2, 6, 65534), (4, 6, undefined), (16, 6, undefined), (32, 0, undefined)]
+    listed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    store.chmod(0o660)
+    assert trust.other_writers(store) is None
+    try:
+        os.setxattr(store, "system.posix_acl_access", listed)
+    except OSError as error:
+        pytest.skip(f"no access control lists here: {error}")
+    assert "others may write" in str(trust.other_writers(store))
