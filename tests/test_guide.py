@@ -3,58 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import shlex
-import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.documents import ROOT, blocks, shell_variables
+
 GUIDE = (ROOT / "docs" / "overnight.md").read_text(encoding="utf-8")
 
 
-class Block(NamedTuple):
-    """A block of code, the line that it begins at, the exit code that the page says, and the output that it shows."""
-
-    language: str
-    code: str
-    line: int
-    exit_code: int
-    output: str | None
-
-
-def _blocks() -> list[Block]:
-    found: list[Block] = []
-    pattern = r"^(?:<!-- exits with (\d+) -->\n)?```(\w*)\n(.*?)^```$"
-    for match in re.finditer(pattern, GUIDE, re.MULTILINE | re.DOTALL):
-        exit_code, language, code = match.groups()
-        if language == "text":
-            found[-1] = found[-1]._replace(output=code)
-        else:
-            line = GUIDE.count("\n", 0, match.start()) + 1
-            found.append(Block(language, code, line, int(exit_code or 0), None))
-    return found
-
-
-BLOCKS = _blocks()
+BLOCKS = blocks(GUIDE)
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """The variables of a shell in which this interpreter and this checkout's `jobrunner` are found first."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    for name, arguments in (("python", ""), ("jobrunner", "-m jobrunner")):
-        command = commands / name
-        command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
-        command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    path = f"{commands}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "110"}
+    return shell_variables(tmp_path, 110)
 
 
 def _comparable(output: str) -> str:

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+
+from tests.documents import ROOT, Block, blocks, shell_variables
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-class Block(NamedTuple):
-    """A block of code, the line that it begins at, and the output shown under it, if any."""
-
-    language: str
-    code: str
-    line: int
-    output: str | None
-
-
-def _blocks() -> list[Block]:
-    found: list[Block] = []
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
-        language, code = match.groups()
-        if language == "text":
-            found[-1] = found[-1]._replace(output=code)
-        else:
-            found.append(Block(language, code, README.count("\n", 0, match.start()) + 1, None))
-    return found
-
-
-BLOCKS = _blocks()
+BLOCKS = blocks(README)
 SET_UPS = [block.code.strip() for block in BLOCKS if "venv" in block.code]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 SHELL = [block for block in BLOCKS if block.language == "sh" and "venv" not in block.code]
@@ -55,14 +34,7 @@ def _name(block: Block) -> str:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """The variables of a shell in which this interpreter and this checkout's `jobrunner` are found first."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    for name, arguments in (("python", ""), ("jobrunner", "-m jobrunner")):
-        command = commands / name
-        command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
-        command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    path = f"{commands}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    return shell_variables(tmp_path, 120)
 
 
 def _run(arguments: list[str], directory: Path, environment: dict[str, str]) -> str:
