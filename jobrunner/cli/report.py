@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+from pathlib import Path
 
 import click
 
 from jobrunner.batch.store import Store
 from jobrunner.cli.console import may_be_closed
+from jobrunner.cli.store_options import refuse_store
+from jobrunner.errors import SpecError
 
 __all__ = ["report"]
+
+#: A page says within so many bytes that it is one.
+_HEAD_BYTES = 4096
 
 
 @click.command(
@@ -35,10 +43,25 @@ def report(path: str, name: str | None, output: str | None, as_json: bool) -> No
     with Store(path) as store:
         data = collect(store, store.batch(name))
     if not as_json or output is not None:
-        output = output if output is not None else file_name(data.summary.name)
+        if output is None:
+            output = file_name(data.summary.name)
+            _check_replaceable(output)
+        refuse_store(output, Path(path))
         write_page(render(data), output)
     with may_be_closed():
         click.echo(json.dumps(data.as_dict(), allow_nan=False, indent=2) if as_json else output)
+
+
+def _check_replaceable(output: str) -> None:
+    """Refuse to replace, without being told to, what is no report."""
+    from jobrunner.batch.report import MARK
+
+    if not os.path.lexists(output):
+        return
+    with contextlib.suppress(OSError), open(output, "rb") as file:
+        if MARK.encode() in file.read(_HEAD_BYTES):
+            return
+    raise SpecError(f"{output!r} is there, and is no report of jobrunner's; name a file", key="--output")
 
 
 def file_name(name: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +14,9 @@ import click
 from jobrunner.batch.columns import free_name, to_json
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.store import Store
-from jobrunner.batch.trust import SIDECARS
 from jobrunner.batch.whole_file import whole_file
 from jobrunner.cli.exits import ENGINE_FAILED
-from jobrunner.cli.store_options import note, printing, store_options, write_json_array
+from jobrunner.cli.store_options import note, printing, refuse_store, store_options, write_json_array
 from jobrunner.cli.stored_results import StoredResult, StoredResults, result_table
 from jobrunner.cli.texts import plural, printable
 from jobrunner.errors import SpecError
@@ -58,7 +55,7 @@ def results(store: str, name: str | None, form: str | None, as_json: bool, each:
         batch = opened.batch(name)
         found = StoredResults(opened, batch, each=each)
         if output is not None:
-            _check_is_no_store(output, opened.path)
+            refuse_store(output, opened.path)
             with whole_file(output) as file:
                 _write(form, found, opened, batch, file)
         else:
@@ -67,13 +64,6 @@ def results(store: str, name: str | None, form: str | None, as_json: bool, each:
         for text in [*found.notes(), *_missing(opened, batch)]:
             note(text)
     raise click.exceptions.Exit(ENGINE_FAILED if found.unreadable else 0)
-
-
-def _check_is_no_store(output: str, store: Path) -> None:
-    for path in (str(store), *(f"{store}{ending}" for ending in SIDECARS)):
-        with contextlib.suppress(OSError):  # one of them is not there
-            if os.path.samefile(output, path):
-                raise SpecError(f"{output!r} is the store itself", key="--output")
 
 
 def _missing(store: Store, batch: BatchRecord) -> Iterator[str]:

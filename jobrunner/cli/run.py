@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +18,8 @@ from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED, SOME_FAILED, EngineFail
 from jobrunner.cli.interrupt import Interrupts
 from jobrunner.cli.outcome import print_document, print_failures, print_table
 from jobrunner.cli.plan import Plan, Request, make_plan
+from jobrunner.cli.store_options import note, refuse_store
+from jobrunner.cli.texts import printable
 from jobrunner.errors import ExecutorShutdownError, StoreError
 from jobrunner.executors.local import LocalExecutor
 from jobrunner.options import check_bytes, check_seconds
@@ -152,8 +153,7 @@ def run(
     if described["seed"] is not None and not plan.batch.takes_seed:
         click.echo(f"jobrunner: note: {plan.batch.target.name}() takes no seed, so --seed changes nothing", err=True)
     if output is not None:
-        if Path(output).resolve() == plan.batch.store.resolve():
-            raise WrongUse(f"--output {output} is the store itself; name another file")
+        refuse_store(output, plan.batch.store)
         check_writable(output)
     resumption = {"retry_failed": retry_failed, "accept_changes": accept_changes, "fresh": fresh}
     runner = _Runner(plan, resumption, _PROGRESS[progress])
@@ -199,7 +199,7 @@ class _Runner:
                     accept_changes=self.resumption["accept_changes"],
                     retry_failed=self.resumption["retry_failed"],
                     stop=self.stop,
-                    on_message=lambda message: click.echo(f"jobrunner: note: {message}", err=True),
+                    on_message=lambda message: note(printable(message)),
                 )
             except (ExecutorShutdownError, concurrent.futures.BrokenExecutor) as error:
                 raise EngineFailed(f"the engine failed: {error}; what was done is in {batch.store}") from error
@@ -231,7 +231,7 @@ def _show(batch: Batch, summary: Summary, output: str | None, as_json: bool) -> 
         except OSError as error:
             fault = fault or f"the results can't be printed: {error.strerror or error}"
         print_failures(store, record)
-    click.echo(f"{batch.name}: {_sentence(batch, record, summary)}", err=True)
+    click.echo(f"{printable(batch.name)}: {_sentence(batch, record, summary)}", err=True)
     return fault
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -13,6 +15,7 @@ import click
 from jobrunner.batch.batch import DEFAULT_STORE
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.store import Store
+from jobrunner.batch.trust import SIDECARS
 from jobrunner.cli.console import may_be_closed
 from jobrunner.cli.exits import EngineFailed
 from jobrunner.errors import SpecError
@@ -22,6 +25,7 @@ __all__ = [
     "place_statuses",
     "point_option",
     "printing",
+    "refuse_store",
     "store_option",
     "store_options",
     "write_json_array",
@@ -116,3 +120,17 @@ def write_json_array(items: Iterable[Any], file: TextIO | None = None) -> None:
         file.write(before + json.dumps(item, allow_nan=False))
         before = ",\n"
     file.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+def refuse_store(output: str | os.PathLike[str], store: Path) -> None:
+    """Refuse to write an output over a store, or over what SQLite keeps beside it.
+
+    Raises:
+        SpecError: it would be.
+    """
+    for path in (str(store), *(f"{store}{ending}" for ending in SIDECARS)):
+        same = os.path.realpath(output) == os.path.realpath(path)
+        with contextlib.suppress(OSError):  # one of them is not there
+            same = same or os.path.samefile(output, path)
+        if same:
+            raise SpecError(f"{str(output)!r} is the store itself; name another file", key="--output")

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from jobrunner.cli.report import file_name, report
 from jobrunner.errors import SpecError, StoreError
 from tests.batch.report.stores import small_store
+from tests.command_line import CommandLine
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +70,24 @@ def test_help_has_an_example() -> None:
 )
 def test_the_file_name_is_safe_whatever_the_batch_is_called(name: str, expected: str) -> None:
     assert file_name(name) == expected
+
+
+def test_the_store_is_never_replaced_by_a_page(command_line: CommandLine) -> None:
+    command_line.run("run", "functions:square", "-p", "x=1:3", "--name", "night", "--store", "night.html")
+    for arguments in ((), ("--output", "night.html"), ("--output", "night.html-wal")):
+        ran = command_line.run("report", "--store", "night.html", *arguments)
+        assert ran.returncode == 2, ran.stdout
+    assert command_line.run("results", "--store", "night.html").returncode == 0
+
+
+def test_a_page_replaces_a_page_but_no_other_file_unless_it_is_named(command_line: CommandLine) -> None:
+    (command_line.directory / "jobrunner.db").unlink()
+    command_line.run("run", "functions:square", "-p", "x=1:3")
+    page = command_line.directory / "square.html"
+    page.write_text("<html>my own</html>")
+    ran = command_line.run("report")
+    assert ran.returncode == 2
+    assert "is no report of jobrunner's; name a file" in ran.stderr
+    assert page.read_text() == "<html>my own</html>"
+    assert command_line.run("report", "--output", "square.html").returncode == 0
+    assert command_line.run("report").returncode == 0

@@ -452,7 +452,7 @@ def test_the_store_is_not_taken_for_the_output(command_line: CommandLine, direct
     for name in ("store.csv", "link.csv"):
         ran = run(command_line, "work.py:large", "-p", "x=1:2", "--store", "store.csv", "--output", name)
         assert ran.returncode == 2
-        assert f"--output {name} is the store itself" in ran.stderr
+        assert f"--output: '{name}' is the store itself" in ran.stderr
     assert done(directory / "store.csv") == {1}
 
 

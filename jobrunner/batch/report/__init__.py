@@ -15,7 +15,7 @@ The page loads nothing: its policy forbids it.  Texts of the user are escaped in
 
 from jobrunner.batch.report.collect import collect
 from jobrunner.batch.report.model import ReportData
-from jobrunner.batch.report.page import render
+from jobrunner.batch.report.page import MARK, render
 from jobrunner.batch.report.write import write_page, write_report
 
-__all__ = ["ReportData", "collect", "render", "write_page", "write_report"]
+__all__ = ["MARK", "ReportData", "collect", "render", "write_page", "write_report"]

@@ -12,7 +12,10 @@ from jobrunner.batch.report.markup import Markup, element, join
 from jobrunner.batch.report.model import ReportData
 from jobrunner.batch.report.sections import distributions, over_time, results
 
-__all__ = ["render"]
+__all__ = ["MARK", "render"]
+
+#: What every page says of where it comes from, near its beginning.
+MARK = "jobrunner report"
 
 _LINKS = {
     "timeline": "Timeline",
@@ -55,6 +58,7 @@ def render(data: ReportData) -> str:
             "head",
             element("meta", charset="utf-8"),
             element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
+            element("meta", name="generator", content=MARK),
             element("meta", name="viewport", content="width=device-width, initial-scale=1"),
             element("meta", name="color-scheme", content="light dark"),
             element("meta", name="referrer", content="no-referrer"),
