@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import sys
 import threading
 from pathlib import Path
 
@@ -56,3 +57,22 @@ def test_a_result_that_cannot_be_stored_is_a_failure_of_its_point_in_every_respe
     assert (summary.done, summary.skipped, summary.stopped) == (0, 5, "2 points have failed")
     assert {outcome.status.value for outcome in outcomes} <= {"failed", "cancelled"}
     assert "can't be stored" in str(outcomes[0].cause)
+
+
+def seeded(x: int, seed: int) -> dict[str, object]:
+    return {"x": -x, "seed": seed, "at": {"end": x}}
+
+
+def test_a_data_frame_has_a_column_for_each_parameter_and_each_column_of_the_results(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    batch = Batch(seeded, sweep(x=[1, 2]), name="seeded", store=tmp_path / "s.db", seed=1)
+    batch.run(InlineExecutor())
+    table = batch.dataframe()
+    assert list(table.columns) == ["x", "result.x", "seed", "at.end"]
+    assert table["result.x"].tolist() == [-1, -2]
+
+
+def test_a_data_frame_without_pandas_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"jobrunner\[pandas\]"):
+        Batch(scaled, [{"x": 1, "by": 2}], name="scaled", store=tmp_path / "s.db").dataframe()
