@@ -43,6 +43,9 @@ __all__ = ["DEFAULT_STORE", "Batch"]
 
 DEFAULT_STORE = "jobrunner.db"
 
+#: More than Python writes down as digits unless told to.
+_SEED_BITS = 10_000
+
 
 class Batch:
     """One function over many parameter points, kept in a store, so that it survives whatever ends it.
@@ -112,6 +115,8 @@ class Batch:
             raise ValueError(f"name must be UTF-8 text, not {name!r}")
         if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
             raise TypeError(f"seed must be a whole number or None, not {seed!r}")
+        if seed is not None and int(seed).bit_length() > _SEED_BITS:
+            raise ValueError(f"seed must have at most {_SEED_BITS} bits, not {int(seed).bit_length()}")
         given = as_points(points)
         # A spec's points have them already.
         missing = {key: [value] for key, value in (fixed or {}).items() if key not in given.names}
@@ -228,12 +233,22 @@ class Batch:
         executor = _configured(get_executor() if executor is None else executor, self.options)
         workers = getattr(getattr(executor, "backend", None), "max_workers", None) or 1
         display = Progress(self.name, progress)
+
+        def prepare(written: int, total: int) -> None:
+            display.prepare(written, total)
+            if stop.requested and written < total:
+                raise _Stopped(total)
+
         with display, contextlib.ExitStack() as leaving:
-            registration = self._register(
-                Resumption(fresh=fresh, accept_changes=accept_changes, retry_failed=retry_failed),
-                workers,
-                display.prepare,
-            )
+            try:
+                registration = self._register(
+                    Resumption(fresh=fresh, accept_changes=accept_changes, retry_failed=retry_failed), workers, prepare
+                )
+            except _Stopped as stopped:
+                # All that was written of it is taken back: the store is as it was before.
+                elapsed_s = time.monotonic() - begun
+                total = stopped.total
+                return Summary(total=total, done=0, failed=0, cancelled=total, elapsed_s=elapsed_s, stopped=stop.reason)
             # Whatever is raised from here on, this process holds no lease after it.
             leaving.callback(RUNS.end, self.store, registration.runner)
             for message in registration.messages:
@@ -374,6 +389,14 @@ class Batch:
                 for parameters, value in self.results()
             ]
         )
+
+
+class _Stopped(Exception):  # noqa: N818 - no error, and it stays in here
+    """A stop was requested before the points of the batch were stored."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        self.total = total
 
 
 def stored_results(store: Store, batch: BatchRecord) -> Iterator[tuple[dict[str, Any], Any]]:

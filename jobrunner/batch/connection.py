@@ -15,10 +15,13 @@ from jobrunner.batch.schema import APPLICATION_ID, VERSION, create_tables
 from jobrunner.batch.trust import network_file_system, other_writers, strange_log
 from jobrunner.errors import StoreError
 
-__all__ = ["connect", "store_errors"]
+__all__ = ["be_patient", "connect", "store_errors"]
 
 #: Seconds for which a store that another process keeps locked is waited for.
 _LOCKED_S = 30.0
+
+#: How many times as long a run waits that is under way.
+_PATIENT = 20
 
 #: Seconds between two tries where SQLite itself does not wait.
 _LOCKED_PAUSE_S = 0.01
@@ -158,6 +161,11 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
     return version
 
 
+def be_patient(connection: sqlite3.Connection) -> None:
+    """Wait longer for a store that is locked: for the points of another batch, millions of them, to be written."""
+    connection.execute(f"PRAGMA busy_timeout = {int(_PATIENT * _LOCKED_S * 1000)}")
+
+
 def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
     """Choose how SQLite keeps a commit whole."""
     mode = "DELETE" if network_file_system(path) is not None else "WAL"
@@ -177,7 +185,7 @@ def _set_journal(connection: sqlite3.Connection, path: Path) -> None:
 
 _REASONS = {
     "file is not a database": "is no SQLite file, so no store of jobrunner's",
-    "database is locked": f"another process has kept it locked for {_LOCKED_S:.0f} s: end that, and run this again",
+    "database is locked": "another process has kept it locked for too long: end that, and run this again",
     "readonly database": "is read-only: nothing can be recorded in it",
     "disk is full": "the disk is full: make room and run the same command again; what was recorded is kept",
     "malformed": "is damaged: SQLite finds it malformed; use another (--store), or a copy of it from before",

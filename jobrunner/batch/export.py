@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +86,7 @@ def export(store: Store, batch: BatchRecord, path: str | os.PathLike[str]) -> No
     check_output(path)
     path = Path(path)
     file = path.resolve()
-    part = file.with_name(f".{file.stem}.{os.getpid()}{path.suffix}")  # a link's own name says which format
+    part = file.with_name(f".{secrets.token_hex(8)}{path.suffix}")  # a link's own name says which format
     try:
         if file.exists() and not (file.is_file() and os.access(file.parent, os.W_OK)):
             _write(store, batch, path)

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobrunner.batch.connection import connect, store_errors
+from jobrunner.batch.connection import be_patient, connect, store_errors
 from jobrunner.batch.owners import RUNS
 from jobrunner.batch.registry import recover
 from jobrunner.batch.work import Beat, Claimed, Fault, Revoked, Work
@@ -142,6 +142,7 @@ class Ledger:
             with store_errors(self._path):
                 connection = connect(self._path, write=True)
                 try:
+                    be_patient(connection)
                     writer = _Writer(
                         connection, self._path, self._batch, self._runner, self._tell, self._seed_of, self._box
                     )

@@ -38,7 +38,7 @@ def whole_file(path: str | os.PathLike[str], what: str = "output file", *, priva
             return
         if target.is_dir():
             raise IsADirectoryError(None, "it is a directory")
-        beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}")
+        beside = target.with_name(f".{secrets.token_hex(8)}")
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
             with open(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:

@@ -20,7 +20,7 @@ from jobrunner.cli.outcome import print_document, print_failures, print_table
 from jobrunner.cli.plan import Plan, Request, make_plan
 from jobrunner.cli.store_options import note, refuse_store
 from jobrunner.cli.texts import printable
-from jobrunner.errors import ExecutorShutdownError, StoreError
+from jobrunner.errors import ExecutorShutdownError, SpecError, StoreError
 from jobrunner.executors.local import LocalExecutor
 from jobrunner.options import check_bytes, check_seconds
 
@@ -216,7 +216,11 @@ def _show(batch: Batch, summary: Summary, output: str | None, as_json: bool) -> 
     """Print and write what the store has of a batch that was run; returns why that failed, if it did."""
     fault = None
     with Store(batch.store) as store:
-        record = store.batch(batch.name)
+        try:
+            record = store.batch(batch.name)
+        except SpecError:
+            click.echo(f"{printable(batch.name)}: stopped before its points were stored; nothing has run", err=True)
+            return None
         if output is not None:
             try:
                 export(store, record, output)

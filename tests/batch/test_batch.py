@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import sys
 import threading
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from jobrunner import Batch, InlineExecutor, SpecError, sweep
-from jobrunner.batch import Outcome
+from jobrunner.batch import Outcome, StopRequest
+from jobrunner.batch.connection import connect
+from jobrunner.batch.store import Store
 
 
 def scaled(x: int, by: int) -> int:
@@ -76,3 +79,46 @@ def test_a_data_frame_without_pandas_names_the_extra(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"jobrunner\[pandas\]"):
         Batch(scaled, [{"x": 1, "by": 2}], name="scaled", store=tmp_path / "s.db").dataframe()
+
+
+def test_a_stop_while_points_are_stored_leaves_the_store_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobrunner.batch.registry._PROGRESS_STEP", 10)
+    store = tmp_path / "s.db"
+    stop = StopRequest()
+    stop.request()
+    batch = Batch(scaled, sweep(x=range(100), by=[1]), name="scaled", store=store)
+    summary = batch.run(InlineExecutor(), stop=stop)
+    assert (summary.total, summary.done, summary.cancelled) == (100, 0, 100)
+    with Store(store) as opened:
+        assert opened.batches() == []
+    assert batch.run(InlineExecutor()).done == 100
+
+
+def test_a_run_waits_while_the_points_of_another_batch_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than a store that is locked is waited for otherwise."""
+    monkeypatch.setattr("jobrunner.batch.connection._LOCKED_S", 0.2)
+    store = tmp_path / "s.db"
+    running, stored = threading.Event(), threading.Event()
+    batch = Batch(scaled, sweep(x=range(200), by=[1]), name="scaled", store=store)
+
+    def lock() -> None:
+        running.wait(60)
+        with contextlib.closing(connect(store, write=True)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            stored.wait(0.5)  # nobody sets it: this is how long the lock is held
+            connection.execute("ROLLBACK")
+
+    locking = threading.Thread(target=lock)
+    locking.start()
+    summary = batch.run(InlineExecutor(), on_outcome=lambda outcome: running.set())
+    locking.join()
+    assert summary.done == 200
+
+
+def test_a_seed_that_has_no_digits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seed must have at most 10000 bits"):
+        Batch(scaled, sweep(x=[1], by=[1]), name="scaled", store=tmp_path / "s.db", seed=10**5000)
