@@ -56,7 +56,8 @@ class Batch:
     Args:
         target: the function, or its name: ``module:function`` or ``path/to/file.py:function``.
         points: what it is called with: `sweep`, `zip_points`, their products, or any iterable of mappings.  The values
-            must have a JSON form; the function gets tuples as lists, and NumPy's numbers as Python's.
+            must have a JSON form; the function gets tuples as lists, mappings with sorted keys, and NumPy's
+            numbers as Python's.
         name: the batch's name in the store.
         store: the store's file; made, readable by its owner alone, if there is none.
         directory: what the target's name is relative to; default the working directory.
@@ -230,6 +231,8 @@ class Batch:
         """
         begun = time.monotonic()
         stop = stop or StopRequest()
+        if executor is not None and not isinstance(executor, concurrent.futures.Executor):
+            raise TypeError(f"executor must be a concurrent.futures.Executor or None, not {executor!r}")
         executor = _configured(get_executor() if executor is None else executor, self.options)
         workers = getattr(getattr(executor, "backend", None), "max_workers", None) or 1
         display = Progress(self.name, progress)

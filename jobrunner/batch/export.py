@@ -108,6 +108,8 @@ def export(store: Store, batch: BatchRecord, path: str | os.PathLike[str]) -> No
 
 
 def _write(store: Store, batch: BatchRecord, path: Path) -> None:
-    with open_output(path, batch.parameters, replicated=batch.replicates > 1) as writer:
+    query = "SELECT 1 FROM point WHERE batch = ? AND status IN ('done', 'failed') AND seed IS NOT NULL LIMIT 1"
+    seeded = bool(store.rows(query, batch.id))
+    with open_output(path, batch.parameters, replicated=batch.replicates > 1, seeded=seeded) as writer:
         for outcome in stored_outcomes(store, batch):
             writer.write(outcome)

@@ -148,7 +148,17 @@ def _function_digest(function: Callable[..., Any], seen: frozenset[int] = frozen
 def _source(function: Callable[..., Any]) -> str | None:
     """The source without comments and layout; the byte code where there is no source; None where there is neither."""
     if not inspect.isroutine(function) and not isinstance(function, type):
-        function = type(function).__call__  # an instance that can be called
+        function = type(function)  # an instance that can be called
+    if isinstance(function, type):
+        # With the classes of its own package that it inherits from.
+        package = function.__module__.partition(".")[0]
+        bases = [base for base in function.__bases__ if base.__module__.partition(".")[0] == package]
+        own = _source_alone(function)
+        return None if own is None else "\0".join([own, *(str(_source(base)) for base in bases)])
+    return _source_alone(function)
+
+
+def _source_alone(function: Callable[..., Any]) -> str | None:
     try:
         source = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):
@@ -165,6 +175,10 @@ def _state(value: Any, seen: frozenset[int]) -> str:
     """What a callable works with, as text that is the same in another process."""
     if callable(value):
         return "" if id(value) in seen else str(_function_digest(inspect.unwrap(value), seen))
+    if isinstance(value, Mapping):
+        return "".join(f"{key}={_state(each, seen)};" for key, each in value.items())
+    if isinstance(value, (list, tuple)) and any(map(callable, value)):
+        return "".join(_state(each, seen) for each in value)
     if hasattr(value, "tobytes") and hasattr(value, "dtype"):  # an array, which may be large
         return f"{value.dtype}{getattr(value, 'shape', ())}{hashlib.sha256(value.tobytes()).hexdigest()}"
     # What has no JSON form stands as its repr, which may have an address.

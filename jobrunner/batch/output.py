@@ -72,9 +72,11 @@ class OutputWriter(ABC):
         path: the file.
         names: the parameters that points have.
         replicated: whether points have more than one replicate.
+        seeded: whether points have seeds; None: as the first that is written.
     """
 
-    def __init__(self, path: Path, names: Sequence[str], replicated: bool) -> None:
+    def __init__(self, path: Path, names: Sequence[str], replicated: bool, seeded: bool | None) -> None:
+        self._seeded = seeded
         self._names = tuple(names)
         self._replicated = replicated
         self._file = _LineFile(path)
@@ -108,8 +110,8 @@ class _JsonLinesWriter(OutputWriter):
 
 
 class _CsvWriter(OutputWriter):
-    def __init__(self, path: Path, names: Sequence[str], replicated: bool) -> None:
-        super().__init__(path, names, replicated)
+    def __init__(self, path: Path, names: Sequence[str], replicated: bool, seeded: bool | None) -> None:
+        super().__init__(path, names, replicated, seeded)
         self._waiting: list[Outcome] = []  # failed ones, until the header is written; later empty
         self._columns: tuple[str, ...] | None = None  # the result's own, without prefix; None: no header yet
 
@@ -133,7 +135,9 @@ class _CsvWriter(OutputWriter):
 
     def _begin(self, outcomes: Sequence[Outcome], columns: tuple[str, ...]) -> None:
         """Write the header and the lines of the first outcomes; `columns` are those of a result."""
-        seed: tuple[str, ...] = ("seed",) if outcomes[0].seed is not None else ()
+        if self._seeded is None:
+            self._seeded = outcomes[0].seed is not None
+        seed: tuple[str, ...] = ("seed",) if self._seeded else ()
         if self._replicated:
             seed = ("replicate", *seed)
         own = {*seed, "status", "run_s", "error", "extra"}
@@ -153,7 +157,7 @@ class _CsvWriter(OutputWriter):
         return [
             *(to_json(outcome.parameters.get(name)) for name in self._names),
             *([outcome.replicate] if self._replicated else []),
-            *([outcome.seed] if outcome.seed is not None else []),
+            *([outcome.seed] if self._seeded else []),
             outcome.status.value,
             *results,
             outcome.report.run_s if outcome.report is not None else None,
@@ -177,7 +181,9 @@ def check_output(path: str | os.PathLike[str]) -> None:
         raise SpecError(f"expected a file name ending in {' or '.join(_WRITERS)}, found {str(path)!r}", key="output")
 
 
-def open_output(path: str | os.PathLike[str], names: Sequence[str], *, replicated: bool = False) -> OutputWriter:
+def open_output(
+    path: str | os.PathLike[str], names: Sequence[str], *, replicated: bool = False, seeded: bool | None = None
+) -> OutputWriter:
     """Open the output file, readable by its owner alone if it is new.
 
     An existing file is overwritten, once there is a line to write.
@@ -186,13 +192,14 @@ def open_output(path: str | os.PathLike[str], names: Sequence[str], *, replicate
         path: the file; its ending chooses the format, ``.csv`` or ``.jsonl``.
         names: the parameters that points have; one that a point lacks is empty.
         replicated: whether points have more than one replicate, which is then told.
+        seeded: whether there is a column for seeds; None: if the first that is written has one.
 
     Raises:
         SpecError: another ending.
         StoreError: the file can't be written.
     """
     check_output(path)
-    return _WRITERS[Path(path).suffix.lower()](Path(path), names, replicated)
+    return _WRITERS[Path(path).suffix.lower()](Path(path), names, replicated, seeded)
 
 
 def outcome_as_json(outcome: Outcome, *, replicated: bool = False) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus
 from jobrunner.batch.run import Activity
+from jobrunner.batch.work import Whole
 from jobrunner.memory import format_bytes
 
 __all__ = ["PLAIN", "Progress", "format_duration"]
@@ -99,7 +100,9 @@ class Progress:
         self._total = 0
         self._ended = 0
         self._failed = 0
+        # How many jobs run at a time, in all processes that run the batch, and in this one.
         self._workers = 1
+        self._own_workers = 1
         self._rate = 0.0
         self._memory = 0
         self._job_s: float | None = None
@@ -123,7 +126,8 @@ class Progress:
             failed: those that have failed before it, and are not run again.
             workers: how many jobs run at a time.
         """
-        self._total, self._ended, self._failed, self._workers = total, done + failed, failed, max(workers, 1)
+        self._total, self._ended, self._failed = total, done + failed, failed
+        self._workers = self._own_workers = max(workers, 1)
         self._begun = time.monotonic()
         self._task = self._bar.add_task(
             self._name, total=total, completed=self._ended, failed=failed, rate=0.0, left="-", memory=""
@@ -131,7 +135,7 @@ class Progress:
 
     def advance(self, outcome: Outcome) -> None:
         """Count one outcome."""
-        if outcome.status is OutcomeStatus.RETRIED:
+        if outcome.status in (OutcomeStatus.RETRIED, OutcomeStatus.CANCELLED):
             return
         self._ended += 1
         self._failed += outcome.status is OutcomeStatus.FAILED
@@ -139,12 +143,21 @@ class Progress:
             length = outcome.report.run_s
             self._job_s = length if self._job_s is None else (1 - _NEWEST) * self._job_s + _NEWEST * length
         if not self._bar.disable:
-            self._bar.update(self._task, advance=1, failed=self._failed)
+            self._bar.update(self._task, completed=self._ended, failed=self._failed)
 
-    def show(self, activity: Activity) -> None:
-        """Take note of what the run is doing, once a second."""
-        self._rate, self._memory = activity["rate"], activity["rss_bytes"]
+    def show(self, activity: Activity, whole: Whole | None = None) -> None:
+        """Take note of what the run is doing, once a second.
+
+        Args:
+            activity: what this process is doing.
+            whole: how the batch stands, where other processes run it, too.
+        """
+        if whole is not None:
+            self._ended, self._failed = whole.done + whole.failed, whole.failed
+            self._workers = self._own_workers + whole.other_workers
+        self._rate, self._memory = activity["rate"] * self._workers / self._own_workers, activity["rss_bytes"]
         if not self._bar.disable:
+            self._bar.update(self._task, completed=self._ended, failed=self._failed)
             self._bar.update(self._task, rate=self._rate, left=self.left(), memory=format_bytes(self._memory))
         if self._plain and time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + _LINE_S

@@ -23,7 +23,7 @@ from jobrunner.batch.trust import network_file_system
 from jobrunner.batch.values import canonical_json
 from jobrunner.errors import SpecError, StoreError
 
-__all__ = ["Description", "Registration", "Resumption", "recover", "register"]
+__all__ = ["Description", "Registration", "Resumption", "recover", "register", "release"]
 
 #: Points written between two calls of `on_progress`.
 _PROGRESS_STEP = 20_000
@@ -212,6 +212,15 @@ def recover(connection: sqlite3.Connection, path: Path, batch: int) -> int:
         )
         connection.execute("UPDATE runner SET ended_at = seen_at WHERE id = ?", (number,))
     return alive
+
+
+def release(connection: sqlite3.Connection, batch: int, runner: int) -> None:
+    """Give back what a process that leaves had taken up; to be called in a transaction."""
+    connection.execute(
+        "UPDATE point SET status = 'pending', runner = NULL WHERE batch = ? AND status = 'leased' AND runner = ?",
+        (batch, runner),
+    )
+    connection.execute("UPDATE runner SET ended_at = ?, activity = NULL WHERE id = ?", (time.time(), runner))
 
 
 def _owners(connection: sqlite3.Connection, batch: int | None = None) -> list[tuple[int, Owner, float]]:
@@ -406,6 +415,12 @@ class _Registrar:
         placed = "SELECT count(*) FROM point WHERE batch = ? AND place IS NOT NULL"
         if execute(placed, (batch,)).fetchone()[0] != self.total:
             # Some are no longer in the batch: none is, until it has its place again.
+            if recover(self.connection, self.path, batch):
+                raise StoreError(
+                    f"batch {self.description.name!r} is being run by another process, so that none of its points can "
+                    "be taken out: end that first, or give all of them",
+                    path=str(self.path),
+                )
             execute("UPDATE point SET place = NULL WHERE batch = ? AND place IS NOT NULL", (batch,))
             self.connection.executemany(insert, self.point_rows(batch))
         self.on_progress(self.total, self.total)

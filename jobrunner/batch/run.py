@@ -33,7 +33,7 @@ import psutil
 
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus, Summary
 from jobrunner.batch.seeds import Seeding
-from jobrunner.batch.work import Beat, Claimed, Fault, Revoked, Work
+from jobrunner.batch.work import Beat, Claimed, Fault, Revoked, Whole, Work
 from jobrunner.errors import MemoryLimitExceeded, SerializationError, WorkerDiedError
 from jobrunner.executors.future import JobFuture
 from jobrunner.report import JobReport
@@ -219,7 +219,7 @@ def run_works(
     seeding: Seeding | None = None,
     policy: Policy | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
-    on_activity: Callable[[Activity], None] | None = None,
+    on_activity: Callable[[Activity, Whole | None], None] | None = None,
     stop: StopRequest,
 ) -> Mapping[OutcomeStatus, int]:
     """Run what `source` gives until it has no more, or a stop is requested.
@@ -231,7 +231,8 @@ def run_works(
         seeding: what the function gets for its parameters ``seed`` and ``rng``.
         policy: what to do about failures.
         on_outcome: called with each `Outcome`, on this thread.
-        on_activity: called with what the run is doing, once a second if the source has `Beat`s, on this thread.
+        on_activity: called with what the run is doing, and how the whole batch stands where others run it, too, once a
+            second if the source has `Beat`s, on this thread.
         stop: ends the run early; its queue has the events of the run.
 
     Returns:
@@ -254,7 +255,7 @@ class _Run:
         seeding: Seeding | None,
         policy: Policy,
         on_outcome: Callable[[Outcome], None] | None,
-        on_activity: Callable[[Activity], None] | None,
+        on_activity: Callable[[Activity, Whole | None], None] | None,
         stop: StopRequest,
     ) -> None:
         self.function = function
@@ -340,7 +341,7 @@ class _Run:
             if event.stop:
                 self.stop.request("cancelled by another process")
         elif isinstance(event, Beat):
-            self.beat()
+            self.beat(event.whole)
         elif isinstance(event, Fault):
             raise event.error
         while self.retrying and (self.stop.requested or self.retrying[0][0] <= time.monotonic()):
@@ -417,7 +418,7 @@ class _Run:
 
     # --- once a second ---
 
-    def beat(self) -> None:
+    def beat(self, whole: Whole | None) -> None:
         now = time.monotonic()
         passed = now - self.looked_at
         if passed > 0:
@@ -427,7 +428,7 @@ class _Run:
         activity = self.activity()
         self.source.say(activity)
         if self.on_activity is not None:
-            self.on_activity(activity)
+            self.on_activity(activity, whole)
 
     def activity(self) -> Activity:
         running: list[dict[str, Any]] = []

@@ -52,9 +52,10 @@ class Store:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         # Before and after, as opening it may make files beside it, or take such files over.
-        distrust = other_writers(self.path)
-        self.connection = connect(self.path, write=False)
-        self.distrust = distrust or other_writers(self.path)
+        with store_errors(self.path):
+            distrust = other_writers(self.path)
+            self.connection = connect(self.path, write=False)
+            self.distrust = distrust or other_writers(self.path)
 
     def __enter__(self) -> Store:
         return self

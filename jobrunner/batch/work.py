@@ -8,7 +8,7 @@ from typing import Any
 
 from jobrunner.errors import JobRunnerError
 
-__all__ = ["Beat", "Claimed", "Fault", "Revoked", "Work"]
+__all__ = ["Beat", "Claimed", "Fault", "Revoked", "Whole", "Work"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +46,29 @@ class Revoked:
 
 
 @dataclasses.dataclass(frozen=True)
+class Whole:
+    """How a batch stands that other processes run, too.
+
+    Attributes:
+        done: points that are done, whoever ran them.
+        failed: points that have failed.
+        other_workers: how many jobs the other processes run at a time.
+    """
+
+    done: int
+    failed: int
+    other_workers: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Beat:
-    """A second has passed."""
+    """A second has passed.
+
+    Attributes:
+        whole: how the batch stands, where others have written since the last time that this was told; else None.
+    """
+
+    whole: Whole | None = None
 
 
 @dataclasses.dataclass(frozen=True)

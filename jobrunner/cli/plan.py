@@ -75,6 +75,9 @@ def make_plan(request: Request) -> Plan:
         TypeError, ValueError: an option is out of range.
     """
     given = {key: value for key, value in request.options.items() if value is not None}
+    for option, text in (("--name", request.name), ("--store", request.store)):
+        if text == "":
+            raise SpecError("expected a text, found nothing", key=option)
     if request.what is None:
         return _plan_stored(request, given)
     if Path(request.what).suffix.lower() == ".toml":
@@ -82,15 +85,21 @@ def make_plan(request: Request) -> Plan:
     if ":" not in request.what:
         raise SpecError(f"expected SPEC.toml, module:function or path/to/file.py:function, found {request.what!r}")
     target = load_target(request.what)
-    batch = Batch(
-        request.what,
-        _points(request),
-        name=request.name or target.name,
-        store=request.store or DEFAULT_STORE,
-        seed=request.seed,
-        replicates=request.replicates or 1,
-        **given,
-    )
+    points = _points(request)
+    try:
+        batch = Batch(
+            request.what,
+            points,
+            name=request.name or target.name,
+            store=request.store or DEFAULT_STORE,
+            seed=request.seed,
+            replicates=request.replicates or 1,
+            **given,
+        )
+    except SpecError as error:
+        if request.points_file is None or error.file is not None or error.key not in points.names:
+            raise
+        raise SpecError(str(error).removeprefix(f"{error.key}: "), file=request.points_file, key=error.key) from error
     return Plan(batch=batch, workers=request.workers)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -157,14 +157,11 @@ def run(
         check_writable(output)
     resumption = {"retry_failed": retry_failed, "accept_changes": accept_changes, "fresh": fresh}
     runner = _Runner(plan, resumption, _PROGRESS[progress])
-    with stdout_reserved() if as_json else contextlib.nullcontext():
-        code = runner.run()
-    if runner.summary is not None:
-        fault = _show(plan.batch, runner.summary, output, as_json)
-        if fault is not None:
-            click.echo(f"jobrunner: {fault}", err=True)
-            code = ENGINE_FAILED if code in (ALL_DONE, SOME_FAILED) else code
-    raise click.exceptions.Exit(code)
+
+    def show(summary: Summary) -> str | None:
+        return _show(plan.batch, summary, output, as_json)
+
+    raise click.exceptions.Exit(runner.run(show, stdout_reserved if as_json else contextlib.nullcontext))
 
 
 class _Runner:
@@ -175,10 +172,18 @@ class _Runner:
         self.resumption = resumption
         self.progress = progress
         self.stop = StopRequest()
-        self.summary: Summary | None = None
 
-    def run(self) -> int:
-        """Run the batch and return the exit code."""
+    def run(
+        self,
+        show: Callable[[Summary], str | None],
+        while_running: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> int:
+        """Run the batch, show what became of it, and return the exit code.
+
+        Args:
+            show: prints and writes the results, and says what kept it from that.
+            while_running: what is entered while jobs run.
+        """
         batch = self.plan.batch
         try:
             executor = LocalExecutor(max_workers=self.plan.workers, **batch.options)
@@ -190,26 +195,39 @@ class _Runner:
         def kill() -> None:
             executor.shutdown(wait=False, cancel_futures=True, kill_workers=True)
 
+        # A signal that comes while the results are written does not cut them short.
         with Interrupts(self.stop, kill) as interrupts:
-            try:
-                self.summary = batch.run(
-                    executor,
-                    self.progress,
-                    fresh=self.resumption["fresh"],
-                    accept_changes=self.resumption["accept_changes"],
-                    retry_failed=self.resumption["retry_failed"],
-                    stop=self.stop,
-                    on_message=lambda message: note(printable(message)),
-                )
-            except (ExecutorShutdownError, concurrent.futures.BrokenExecutor) as error:
-                raise EngineFailed(f"the engine failed: {error}; what was done is in {batch.store}") from error
-            finally:
-                whole = self.summary is not None and not self.stop.requested
-                executor.shutdown(wait=True, cancel_futures=True, kill_workers=not whole)
+            with while_running():
+                summary = self.run_on(executor)
+            fault = show(summary)
+        if fault is not None:
+            click.echo(f"jobrunner: {fault}", err=True)
         if interrupts.exit_code is not None:
             return interrupts.exit_code
-        assert self.summary is not None
-        return SOME_FAILED if self.summary.failed or self.summary.cancelled else ALL_DONE
+        if fault is not None:
+            return ENGINE_FAILED
+        return SOME_FAILED if summary.failed or summary.cancelled else ALL_DONE
+
+    def run_on(self, executor: LocalExecutor) -> Summary:
+        """Run the batch, and end the executor."""
+        batch = self.plan.batch
+        whole = False
+        try:
+            summary = batch.run(
+                executor,
+                self.progress,
+                fresh=self.resumption["fresh"],
+                accept_changes=self.resumption["accept_changes"],
+                retry_failed=self.resumption["retry_failed"],
+                stop=self.stop,
+                on_message=lambda message: note(printable(message)),
+            )
+            whole = not self.stop.requested
+        except (ExecutorShutdownError, concurrent.futures.BrokenExecutor) as error:
+            raise EngineFailed(f"the engine failed: {error}; what was done is in {batch.store}") from error
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True, kill_workers=not whole)
+        return summary
 
 
 def _show(batch: Batch, summary: Summary, output: str | None, as_json: bool) -> str | None:

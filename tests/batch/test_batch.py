@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import csv
+import sqlite3
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from jobrunner import Batch, InlineExecutor, SpecError, sweep
+from jobrunner import Batch, InlineExecutor, LocalExecutor, SpecError, StoreError, sweep
 from jobrunner.batch import Outcome, StopRequest
 from jobrunner.batch.connection import connect
+from jobrunner.batch.export import export
 from jobrunner.batch.store import Store
 
 
@@ -122,3 +125,66 @@ def test_a_run_waits_while_the_points_of_another_batch_are_stored(
 def test_a_seed_that_has_no_digits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seed must have at most 10000 bits"):
         Batch(scaled, sweep(x=[1], by=[1]), name="scaled", store=tmp_path / "s.db", seed=10**5000)
+
+
+def test_points_are_not_taken_out_of_a_batch_that_is_being_run(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    fewer = Batch(scaled, sweep(x=[0], by=[1]), name="scaled", store=store)
+    refused: list[StoreError] = []
+
+    def shrink(outcome: Outcome) -> None:
+        try:
+            fewer.run(InlineExecutor())
+        except StoreError as error:
+            refused.append(error)
+
+    batch = Batch(scaled, sweep(x=range(3), by=[1]), name="scaled", store=store)
+    summary = batch.run(InlineExecutor(), on_outcome=shrink)
+    assert (summary.total, summary.done) == (3, 3)
+    assert "is being run by another process" in str(refused[0])
+
+
+def removes(store: str) -> None:
+    """Remove the store of the batch, and stay."""
+    for name in ("", "-wal", "-shm"):
+        Path(f"{store}{name}").unlink(missing_ok=True)
+    threading.Event().wait()
+
+
+def test_a_run_whose_store_is_removed_ends_with_an_error(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    batch = Batch(removes, [{"store": str(store)}], name="removes", store=store)
+    with pytest.raises(StoreError, match="was removed, renamed or replaced"), LocalExecutor(1) as executor:
+        batch.run(executor)
+
+
+def test_a_run_that_could_not_write_leaves_no_lease_to_others_in_a_process_that_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "s.db"
+    batch = Batch(scaled, sweep(x=range(10), by=[1]), name="scaled", store=store)
+
+    def broken(self: object, entry: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched, pytest.raises(StoreError, match="disk is full"):
+        patched.setattr("jobrunner.batch.ledger._Writer.record", broken)
+        batch.run(InlineExecutor())
+    with Store(store) as opened:
+        assert opened.counts(opened.batch()).leased == 0
+        assert [runner.ended_at is not None for runner in opened.runners(opened.batch())] == [True]
+
+
+def test_rows_with_and_without_a_seed_have_the_same_columns(tmp_path: Path) -> None:
+    store, file = tmp_path / "s.db", tmp_path / "out.csv"
+    Batch(scaled, sweep(x=[1], by=[1]), name="mixed", store=store).run(InlineExecutor())
+    batch = Batch(seeded, sweep(x=[1, 2]), name="mixed", store=store, seed=1)
+    batch.run(InlineExecutor(), accept_changes=True)
+    with contextlib.closing(connect(store, write=True)) as connection:
+        connection.execute("UPDATE point SET seed = NULL WHERE place = 0")
+    with Store(store) as opened:
+        export(opened, opened.batch(), file)
+    with file.open(newline="") as opened_file:
+        rows = list(csv.reader(opened_file))
+    assert len({len(row) for row in rows}) == 1
+    assert [row[rows[0].index("status")] for row in rows[1:]] == ["done", "done"]

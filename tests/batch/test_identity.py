@@ -174,3 +174,42 @@ def test_what_a_callable_was_made_with_is_part_of_it(
     one, again, other = make(values[0]), make(values[0]), make(values[1])
     assert identify(one).changes(identify(again).as_dict()) == []
     assert len(identify(one).changes(identify(other).as_dict())) == 1
+
+
+def _plainly_decorated(function: Callable[[int], int]) -> Callable[[int], int]:
+    def wrapper(x: int) -> int:
+        return function(x)
+
+    return wrapper
+
+
+class _Kept:
+    def __init__(self, function: Callable[[int], int]) -> None:
+        self.function = function
+
+    def __call__(self, x: int) -> int:
+        return self.function(x)
+
+
+@pytest.mark.parametrize("decorate", [_plainly_decorated, _Kept, lambda function: functools.partial(pow, mod=function)])
+def test_what_a_decorated_function_does_is_part_of_it(decorate: Callable[..., Callable[..., object]]) -> None:
+    def more(x: int) -> int:
+        return x + 1
+
+    def much_more(x: int) -> int:
+        return x + 1000
+
+    one, other = decorate(more), decorate(much_more)
+    assert len(identify(one).changes(identify(other).as_dict())) == 1
+
+
+def test_what_a_class_inherits_from_its_own_package_is_part_of_it(tmp_path: Path) -> None:
+    source = "class Base:\n    def __init__(self, x):\n        self.x = x * 1\n\nclass Result(Base):\n    pass\n"
+    digests = set()
+    for number, text in enumerate([source, source, source.replace("* 1", "* 1000")]):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        (directory / f"inherited_{number}.py").write_text(text)
+        target = load_target(f"inherited_{number}.py:Result", directory=directory)
+        digests.add(identify(target.function).function_digest)
+    assert len(digests) == 2

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from jobrunner.batch import Outcome, OutcomeStatus
-from jobrunner.batch.progress import Progress, format_duration
+from jobrunner.batch.progress import PLAIN, Progress, format_duration
+from jobrunner.batch.work import Whole
 from jobrunner.report import JobReport
 from jobrunner.status import JobStatus
 
@@ -238,3 +239,14 @@ def test_handlers_write_where_they_did_before_when_the_bar_is_gone(monkeypatch: 
     finally:
         logger.removeHandler(handler)
         logger.removeHandler(other)
+
+
+def test_what_other_processes_have_done_counts() -> None:
+    progress = Progress("shared", PLAIN)
+    with progress:
+        progress.begin(300, done=0, failed=0, workers=2)
+        progress.advance(Outcome(index=0, parameters={}, status=OutcomeStatus.DONE))
+        progress.advance(Outcome(index=1, parameters={}, status=OutcomeStatus.CANCELLED))
+        assert "1 of 300 ended" in progress.line()
+        progress.show({"rate": 4.0, "rss_bytes": 0}, Whole(done=149, failed=1, other_workers=2))
+        assert "150 of 300 ended, 1 failed, 8.0/s" in progress.line()

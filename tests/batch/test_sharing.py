@@ -398,6 +398,8 @@ def test_a_run_that_failed_by_its_store_is_taken_up_again_by_the_same_process(
 
     with monkeypatch.context() as patch, pytest.raises(StoreError, match="the disk has failed"):
         patch.setattr(_Writer, "record", failing)
+        # The disk stays as it is: what was claimed can't be given back.
+        patch.setattr("jobrunner.batch.ledger._Release.begin", lambda release: None)
         batch.run(InlineExecutor())
     assert query(batch.store, "SELECT count(*) > 0 FROM point WHERE status = 'leased'") == [(1,)]
     summary = batch.run(InlineExecutor())
@@ -472,6 +474,7 @@ def test_a_point_that_is_cancelled_again_is_told_again(runner: Callable[[], Runn
         request_cancel(other.connection, other.store, other.registration.batch.id, [0])
         first.told.clear()
         first.writer.write(beat=True)
+        first.writer.look_at_others()
         return [event.ids for event in first.told if isinstance(event, Revoked)]
 
     (work,) = first.claim(1)

@@ -16,6 +16,7 @@ from tests.command_line import FUNCTIONS, CommandLine
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "functions_of_wrong_use.py").write_text(FUNCTIONS)
     (tmp_path / "spec.toml").write_text('[batch]\ntarget = "functions_of_wrong_use.py:square"\n[sweep]\ny = [1]\n')
+    (tmp_path / "points.csv").write_text("x,y\n1,2\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -64,6 +65,8 @@ TARGET = "functions_of_wrong_use:square"
         (f"run {TARGET} -p x=1 --replicates 0", "--replicates"),
         (f"run {TARGET} -p x=1 --max-failures 0", "--max-failures"),
         (f"run {TARGET} -p x=1 --max-failures 3 --stop-on-error", "exclude each other"),
+        (f"run {TARGET} --points points.csv", "points.csv: y: square() has no such parameter"),
+        (f"run {TARGET} -p x=1 --name ", "--name: expected a text, found nothing"),
         (f"run {TARGET} --points none.csv", "none.csv: can't be read: No such file"),
         ("run --store none.db -p x=1", "-p: without SPEC.toml or a target, the batch is run as the store has it"),
         (f"run {TARGET} -p x=1 --address x", "--address comes in a later version"),
@@ -78,7 +81,7 @@ TARGET = "functions_of_wrong_use:square"
     ],
 )
 def test_wrong_use_exits_with_2_and_says_why(arguments: str, reason: str) -> None:
-    ran = CliRunner().invoke(app, arguments.split())
+    ran = CliRunner().invoke(app, arguments.split(" ") if arguments else [])
     assert ran.exit_code == 2, ran.output
     assert reason in ran.output
     assert "Traceback" not in ran.output
