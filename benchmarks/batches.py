@@ -67,14 +67,13 @@ def _overhead(directory: Path, jobs: int, rounds: int, repeats: int, workers: in
 
 
 def _take_up(directory: Path, count: int) -> None:
-    """Take a batch of so many points up, and stop before the first of them; prints seconds and peak memory as JSON."""
+    """Take a batch of so many points up, and stop with the first of them; prints seconds and peak memory as JSON."""
     import resource
 
     stop = StopRequest()
-    stop.request()
     begun = time.perf_counter()
     batch = Batch("jobs.py:spin", sweep(i=range(count), rounds=[1]), directory=directory, name="many", store="many.db")
-    batch.run(InlineExecutor(), False, stop=stop)
+    batch.run(InlineExecutor(), False, stop=stop, on_outcome=lambda outcome: stop.request())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"seconds": time.perf_counter() - begun, "peak_mb": peak / 1e3}))
 
