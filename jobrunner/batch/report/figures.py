@@ -110,7 +110,7 @@ def panel_figure(panel: Panel, wide: float) -> Markup:
         wide: its width on a wide screen.
     """
     dots = [dot for series in panel.series for dot in series.dots]
-    label = f"{panel.column} against {panel.x}" + (f", a series for each {panel.by}" if panel.by else "")
+    label = f"{panel.column} against {panel.x}" + (f", a series for each {', '.join(panel.by)}" if panel.by else "")
 
     def draw(width: float) -> Markup:
         frame = Frame(width, 250, left=58)
@@ -124,7 +124,9 @@ def panel_figure(panel: Panel, wide: float) -> Markup:
         )
 
     entries = [(f"m{place}", series.label) for place, series in enumerate(panel.series)]
-    return join([legend(entries, f"{panel.by}") if panel.by else None, variants(draw, wide, NARROW)])
+    return join(
+        [legend(entries, panel.by[0] if len(panel.by) == 1 else "") if panel.by else None, variants(draw, wide, NARROW)]
+    )
 
 
 def _x_scale(panel: Panel, dots: Sequence[Dot], ticks: int) -> Scale:
@@ -214,7 +216,9 @@ def _errors(
 
 def _tip(panel: Panel, series: Series, dot: Dot) -> str:
     x = panel.categories[int(dot.x)] if panel.categories else words.number(dot.x, 6)
-    where = f"{panel.x} = {x}" + (f", {panel.by} = {series.label}" if panel.by else "")
+    where = f"{panel.x} = {x}"
+    if panel.by:  # of several parameters, the label names each
+        where += f", {series.label}" if len(panel.by) > 1 else f", {panel.by[0]} = {series.label}"
     error = ""
     if dot.low is not None and dot.high is not None:
         error = (

@@ -35,7 +35,8 @@ def panel(
     column: str,
     *,
     x: str,
-    by: str | None,
+    by: tuple[str, ...],
+    over: tuple[str, ...],
     categories: tuple[str, ...],
     averaged: bool,
     given: bool,
@@ -44,13 +45,17 @@ def panel(
     """A plot of a column.
 
     Args:
-        column, x, by, categories, averaged: as in `Panel`.
+        column, x, by, over, categories, averaged: as in `Panel`.
         given: whether the results came with errors of their own.
         samples: its marks.
     """
     dots = [dot for sample in samples for dot in sample.dots]
     x_log = not categories and spread_asks_for_log(sorted({dot.x for dot in dots}), _X_LOG_FROM)
-    errors = "standard error" if averaged and any(dot.count > 1 for dot in dots) else "given" if given else "none"
+    several = any(dot.count > 1 for dot in dots)
+    if over:
+        errors = "standard deviation" if several else "none"
+    else:
+        errors = "standard error" if averaged and several else "given" if given else "none"
     if len(dots) > MOST_DOTS:
         errors = "range"
         samples = [Sample(label, _binned(marks, x_log)) for label, marks in samples]
@@ -59,6 +64,7 @@ def panel(
         column=column,
         x=x,
         by=by,
+        over=over,
         categories=categories,
         x_log=x_log,
         y_log=spread_asks_for_log(values, _Y_LOG_FROM),

@@ -27,10 +27,10 @@ class Dot:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Series:
-    """The marks of one value of the second parameter.
+    """The marks of one value of the second parameter, or of one combination of further ones.
 
     Attributes:
-        label: that value; empty where there is no second parameter.
+        label: that value, or ``size=32, lattice=square``; empty where there is no second parameter.
         dots: by ascending x.
         line: whether they are a function of x, so that a line may join them.
     """
@@ -47,18 +47,21 @@ class Panel:
     Attributes:
         column: the result's column.
         x: the parameter.
-        by: the second parameter, which the series stand for.
+        by: the further parameters, which the series stand for.
+        over: the parameters that still vary: a mark is the mean over them.
         categories: the labels of x where it is no number; else empty.
         x_log, y_log: whether the axis is logarithmic.
         errors: what `Dot.low` and `Dot.high` are: ``none``, ``given`` (the results' own ``<column>_error``),
-            ``standard error`` (of the mean over replicates) or ``range`` (least and most of a bin).
+            ``standard error`` (of the mean over replicates), ``standard deviation`` (of what a mark is the mean of,
+            with `over`) or ``range`` (least and most of a bin).
         averaged: whether replicates were averaged.
         series: the marks.
     """
 
     column: str
     x: str
-    by: str | None
+    by: tuple[str, ...]
+    over: tuple[str, ...]
     categories: tuple[str, ...]
     x_log: bool
     y_log: bool

@@ -1,4 +1,4 @@
-"""Results as plots: which parameter they stand over, and the columns of numbers, read one result at a time."""
+"""Results as plots: the columns of numbers, read one result at a time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jobrunner.batch.columns import flatten
 from jobrunner.batch.connection import store_errors
 from jobrunner.batch.encoding import JSON, PICKLE, Encoded, decode
 from jobrunner.batch.records import BatchRecord
+from jobrunner.batch.report.axes import Axes, choose_axes, key, label, series_key
 from jobrunner.batch.report.model import Parameter
 from jobrunner.batch.report.panels import Sample, panel
 from jobrunner.batch.report.parameters import is_number
 from jobrunner.batch.report.plots import Dot, Results
 from jobrunner.batch.store import Store
-from jobrunner.batch.values import canonical_json
 from jobrunner.errors import SerializationError
 
 __all__ = ["read_results"]
@@ -28,28 +28,7 @@ _READ = {JSON: 100_000, PICKLE: 2_000}
 _LARGE = 256 * 1024
 _COLUMNS = 40
 _PANELS = 12
-_SERIES = 8
-_CATEGORIES = 24
 _ERROR = "_error"
-
-
-@dataclasses.dataclass(frozen=True)
-class Axes:
-    """What the plots stand over.
-
-    Attributes:
-        x: the parameter along the axis; None: the replicates.
-        by: the parameter of the series; None: one series.
-        categories: the values of `x`, by their JSON, where it is no number; else empty.
-        series: the values of `by` that have a series.
-        left_out: how many have none.
-    """
-
-    x: str | None
-    by: str | None
-    categories: tuple[Any, ...]
-    series: tuple[Any, ...]
-    left_out: int
 
 
 @dataclasses.dataclass
@@ -68,8 +47,12 @@ class _Mean:
         self.squares += change * (value - self.mean)
         self.given = error
 
-    def dot(self, x: float) -> Dot:
-        error = math.sqrt(self.squares / (self.count - 1) / self.count) if self.count > 1 else self.given
+    def dot(self, x: float, *, spread: bool) -> Dot:
+        """The mark at `x`; its bar is the standard deviation (`spread`), or the standard error of the mean."""
+        if self.count > 1:
+            error: float | None = math.sqrt(self.squares / (self.count - 1) / (1 if spread else self.count))
+        else:
+            error = None if spread else self.given
         low, high = (None, None) if error is None else (self.mean - error, self.mean + error)
         return Dot(x=x, y=self.mean, low=low, high=high, count=self.count)
 
@@ -79,7 +62,7 @@ class _Reading:
     """What came of reading: counts of what could not be drawn, and the columns.
 
     Attributes:
-        columns: by their name, by series, by group of replicates: the x and the mean.
+        columns: by their name, by series, by group of results that a mark is the mean of: the x and the mean.
     """
 
     read: int = 0
@@ -112,7 +95,7 @@ class _Reading:
 
 def read_results(store: Store, batch: BatchRecord, parameters: Sequence[Parameter]) -> Results:
     """The plots of a batch's results."""
-    axes = _choose_axes(parameters, batch.replicates)
+    axes = choose_axes(store, batch, parameters)
     counts = _count(store, batch)
     reading = _Reading()
     if axes is not None:
@@ -124,7 +107,8 @@ def read_results(store: Store, batch: BatchRecord, parameters: Sequence[Paramete
                 name,
                 x="replicate" if axes.x is None else axes.x,
                 by=axes.by,
-                categories=tuple(map(_label, axes.categories)),
+                over=axes.over,
+                categories=tuple(map(label, axes.categories)),
                 averaged=batch.replicates > 1 and axes.x is not None,
                 given=name in reading.with_errors,
                 samples=_samples(reading.columns[name], axes),
@@ -140,39 +124,6 @@ def read_results(store: Store, batch: BatchRecord, parameters: Sequence[Paramete
         unread_pickles=0 if store.distrust is not None else max(0, counts.get(PICKLE, 0) - reading.pickles),
         too_large=reading.too_large,
         series_left_out=axes.left_out if axes is not None else 0,
-    )
-
-
-def _choose_axes(parameters: Sequence[Parameter], replicates: int) -> Axes | None:
-    """The parameter of most numbers along the axis; of the others one of up to eight values for the series."""
-    varying = [parameter for parameter in parameters if parameter.varies and parameter.distinct > 1]
-    numbers = [parameter for parameter in varying if parameter.least is not None]
-    few = [parameter for parameter in varying if parameter.distinct <= _CATEGORIES and not parameter.more]
-    if not varying:
-        return Axes(None, None, (), (), 0) if replicates > 1 else None
-    if not (numbers or few):
-        return None
-    along = max(numbers or few, key=lambda parameter: parameter.distinct)
-    others = [parameter for parameter in few if parameter is not along]
-    suitable = [parameter for parameter in others if parameter.distinct <= _SERIES]
-    by = (
-        max(suitable, key=lambda parameter: parameter.distinct)
-        if suitable
-        else min(others, key=lambda parameter: parameter.distinct, default=None)
-    )
-    values = by.values if by is not None else ()
-    left_out = 0
-    if by is not None and len(values) > _SERIES:
-        chosen = sorted({round(place * (len(values) - 1) / (_SERIES - 1)) for place in range(_SERIES)})
-        values = tuple(values[place] for place in chosen)
-    if by is not None:
-        left_out = by.distinct - len(values)
-    return Axes(
-        x=along.name,
-        by=by.name if by is not None else None,
-        categories=() if along.least is not None else along.values,
-        series=values,
-        left_out=left_out,
     )
 
 
@@ -204,8 +155,8 @@ def _rows(store: Store, batch: BatchRecord, counts: Mapping[str, int]) -> Iterat
 
 
 def _read(store: Store, batch: BatchRecord, axes: Axes, counts: Mapping[str, int], reading: _Reading) -> None:
-    categories = {_key(value): place for place, value in enumerate(axes.categories)}
-    series = {_key(value): place for place, value in enumerate(axes.series)}
+    categories = {key(value): place for place, value in enumerate(axes.categories)}
+    series = {values: place for place, values in enumerate(axes.series)}
     for text, replicate, form, data in _rows(store, batch, counts):
         if form == PICKLE:
             if reading.pickles >= 2 * _READ[PICKLE]:
@@ -224,13 +175,13 @@ def _read(store: Store, batch: BatchRecord, axes: Axes, counts: Mapping[str, int
         if axes.x is None:
             reading.add(float(replicate), 0, replicate, flatten(value))
             continue
-        if axes.x not in parameters or (axes.by is not None and axes.by not in parameters):
+        if axes.x not in parameters:
             continue
         found = parameters[axes.x]
-        x = categories.get(_key(found)) if categories else found if is_number(found) else None
-        place = series.get(_key(parameters[axes.by])) if axes.by is not None else 0
+        x = categories.get(key(found)) if categories else found if is_number(found) else None
+        place = series.get(series_key(parameters, axes.by))
         if x is not None and place is not None:
-            reading.add(float(x), place, text, flatten(value))
+            reading.add(float(x), place, x if axes.over else text, flatten(value))
 
 
 def _constant(rows: Mapping[int, Mapping[Any, tuple[float, _Mean]]]) -> bool:
@@ -239,19 +190,12 @@ def _constant(rows: Mapping[int, Mapping[Any, tuple[float, _Mean]]]) -> bool:
 
 
 def _samples(rows: Mapping[int, Mapping[Any, tuple[float, _Mean]]], axes: Axes) -> list[Sample]:
-    found = []
-    for place in sorted(rows):
-        label = _label(axes.series[place]) if axes.by is not None else ""
-        found.append(Sample(label, sorted((mean.dot(x) for x, mean in rows[place].values()), key=lambda dot: dot.x)))
-    return found
-
-
-def _key(value: Any) -> Any:
-    """What tells values apart: 16 and 16.0 are one."""
-    return value if is_number(value) else canonical_json(value)
-
-
-def _label(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
+    names = list(axes.series.values())
+    spread = bool(axes.over)
+    return [
+        Sample(
+            names[place],
+            sorted((mean.dot(x, spread=spread) for x, mean in rows[place].values()), key=lambda dot: dot.x),
+        )
+        for place in sorted(rows)
+    ]

@@ -138,15 +138,20 @@ def results(data: ReportData) -> Markup | None:
 
 
 def _panel_card(panel: Panel, wide: float) -> Markup:
+    over = [*panel.over, *(["replicates"] if panel.averaged else [])]
+    names = " and ".join(filter(None, (", ".join(over[:-1]), *over[-1:])))
+    text = f"Each mark is the mean over {names}. " if names else ""
     if panel.errors == "range":
-        text = "Mean in each part of the axis; the band reaches from the least to the greatest result."
+        text = f"Mean{f' over {names}' if panel.over else ''} in each part of the axis; "
+        text += "the band reaches from the least to the greatest result."
     else:
-        text = "Each mark is the mean over replicates. " if panel.averaged else ""
         if panel.errors == "standard error":
             text += "Bars: standard error of the mean."
+        elif panel.errors == "standard deviation":
+            text += "Bars: standard deviation."
         elif panel.errors == "given":
             text += f"Bars: {panel.column}_error."
-    heads = [panel.x, *([panel.by] if panel.by else []), panel.column, "from", "to", "results"]
+    heads = [panel.x, *([", ".join(panel.by)] if panel.by else []), panel.column, "from", "to", "results"]
     rows = [
         (
             panel.categories[int(dot.x)] if panel.categories else Cell(words.number(dot.x, 6), dot.x),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +191,7 @@ def test_results_are_drawn_against_the_parameter_of_most_values_a_series_for_the
     ]
     results = collected(lambda path: write_rows(path, rows)).results
     (panel,) = results.panels  # text, booleans and errors are no columns of their own
-    assert (panel.column, panel.x, panel.by, panel.errors) == ("m", "t", "size", "given")
+    assert (panel.column, panel.x, panel.by, panel.errors) == ("m", "t", ("size",), "given")
     assert [series.label for series in panel.series] == ["8", "16"]
     assert [(dot.x, dot.y, dot.low, dot.high) for dot in panel.series[1].dots][:2] == [
         (0.0, 0.0, -0.5, 0.5),
@@ -197,6 +199,80 @@ def test_results_are_drawn_against_the_parameter_of_most_values_a_series_for_the
     ]
     assert all(series.line for series in panel.series)
     assert (results.done, results.read) == (10, 10)
+
+
+def _grid(**values: Sequence[Any]) -> list[dict[str, Any]]:
+    return [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())]
+
+
+def test_each_combination_of_the_further_parameters_has_a_series_of_its_own(collected: Collected) -> None:
+    zipped = [(16, "square"), (32, "square"), (32, "triangular")]
+    rows: list[tuple[dict[str, Any], Any]] = [
+        ({"t": t, "size": size, "lattice": lattice}, t * size + len(lattice))
+        for t in range(4)
+        for size, lattice in zipped
+    ]
+    (panel,) = collected(lambda path: write_rows(path, rows)).results.panels
+    assert (panel.x, panel.by, panel.over) == ("t", ("size", "lattice"), ())
+    assert [series.label for series in panel.series] == [f"size={size}, lattice={lattice}" for size, lattice in zipped]
+    assert [[dot.y for dot in series.dots] for series in panel.series] == [
+        [float(t * size + len(lattice)) for t in range(4)] for size, lattice in zipped
+    ]
+    assert all(series.line for series in panel.series)
+
+
+def test_a_parameter_that_goes_one_to_one_with_another_is_not_named_twice(collected: Collected) -> None:
+    rows: list[tuple[dict[str, Any], Any]] = [
+        ({"t": t, "kelvin": 273 + t, "size": size, "steps": 10 * size, "mode": mode}, t * size)
+        for t in range(5)
+        for size in (8, 16)
+        for mode in ("a", "b")
+    ]
+    (panel,) = collected(lambda path: write_rows(path, rows)).results.panels
+    assert (panel.x, panel.by, panel.over) == ("t", ("size", "mode"), ())
+    assert [series.label for series in panel.series] == [
+        f"size={size}, mode={mode}" for size in (8, 16) for mode in ("a", "b")
+    ]
+
+
+def test_a_parameter_that_goes_with_the_axis_one_way_only_has_its_series(collected: Collected) -> None:
+    rows: list[tuple[dict[str, Any], Any]] = [({"t": t, "mode": "abc"[t % 3]}, t) for t in range(9)]
+    (panel,) = collected(lambda path: write_rows(path, rows)).results.panels
+    assert [(series.label, [dot.x for dot in series.dots]) for series in panel.series] == [
+        ("a", [0.0, 3.0, 6.0]),
+        ("b", [1.0, 4.0, 7.0]),
+        ("c", [2.0, 5.0, 8.0]),
+    ]
+
+
+def test_a_point_that_lacks_a_parameter_has_a_series_too(collected: Collected) -> None:
+    rows: list[tuple[dict[str, Any], Any]] = [
+        ({"t": t, **({"size": size} if size else {})}, t) for t in range(3) for size in (0, 8, 16)
+    ]
+    (panel,) = collected(lambda path: write_rows(path, rows)).results.panels
+    assert [series.label for series in panel.series] == ["8", "16", "–"]
+
+
+def test_of_too_many_combinations_the_mean_over_the_rest_is_drawn_with_its_spread(collected: Collected) -> None:
+    grid = _grid(t=range(12), size=[8, 16, 32], n=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    rows: list[tuple[dict[str, Any], Any]] = [(point, point["size"] + 2.0 * point["n"]) for point in grid]
+    (panel,) = collected(lambda path: write_rows(path, rows)).results.panels
+    assert (panel.x, panel.by, panel.over, panel.errors) == ("t", ("size",), ("n",), "standard deviation")
+    assert [(series.label, len(series.dots)) for series in panel.series] == [("8", 12), ("16", 12), ("32", 12)]
+    dot = panel.series[0].dots[0]
+    spread = statistics.stdev(2.0 * n for n in range(1, 11))
+    assert (dot.y, dot.count) == (8 + 11, 10)
+    assert [dot.low, dot.high] == pytest.approx([19 - spread, 19 + spread])
+
+
+def test_where_no_further_parameter_has_few_values_all_are_averaged(collected: Collected) -> None:
+    grid = _grid(t=range(12), a=range(9), b=range(10))
+    rows: list[tuple[dict[str, Any], Any]] = [(point, point["a"] - point["b"]) for point in grid]
+    (panel,) = collected(lambda path: write_rows(path, rows)).results.panels
+    assert (panel.by, panel.over) == ((), ("a", "b"))
+    (series,) = panel.series
+    assert [dot.y for dot in series.dots] == pytest.approx([-0.5] * 12)
+    assert {dot.count for dot in series.dots} == {90}
 
 
 def test_replicates_are_averaged_with_the_standard_error_of_the_mean(collected: Collected) -> None:

@@ -101,6 +101,30 @@ def test_a_hostile_parameter_is_shown_as_it_is(written: Written) -> None:
     assert any('<script>alert("1")</script>' in text for text in reader.texts)
 
 
+def _plot(page: str) -> str:
+    """The card of the first plot, one text."""
+    return " ".join(Reader(page.split('id="results"')[1].split("Show as a table")[0]).texts)
+
+
+def test_a_plot_names_all_parameters_that_its_colours_tell_apart(written: Written) -> None:
+    rows = [
+        ({"t": t, "size": size, "lattice": lattice}, t * size)
+        for t in range(4)
+        for size, lattice in ((16, "square"), (32, "square"), (32, "triangular"))
+    ]
+    page = written(lambda path: write_rows(path, rows))
+    assert "size=32, lattice=square size=32, lattice=triangular" in _plot(page)
+    assert "t = 3, size=32, lattice=triangular\n" in html.unescape(page)
+    plot = page.split('id="results"')[1].split("</svg></div>")[0]
+    assert {"s0 mark", "s1 mark", "s2 mark"} <= set(re.findall(r"s\d mark", plot))
+
+
+def test_a_plot_says_what_it_is_the_mean_over(written: Written) -> None:
+    rows = [({"t": t, "a": a, "b": b}, t * a + b) for t in range(12) for a in (1, 2, 3) for b in range(9)] * 2
+    text = _plot(written(lambda path: write_rows(path, rows, replicates=2)))
+    assert "Each mark is the mean over b and replicates. Bars: standard deviation." in text
+
+
 @pytest.mark.parametrize("fill", [small_store, ising_store], ids=["ten jobs", "500 jobs"])
 def test_the_page_refers_to_nothing_outside(written: Written, fill: Callable[[Path], None]) -> None:
     page = written(fill)
