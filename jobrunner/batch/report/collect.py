@@ -25,6 +25,12 @@ __all__ = ["collect"]
 _RUNS = 100
 _NOTES = 200
 _NOTE = 2_000
+#: Jobs that ran for less than this together, in seconds, tell nothing about their use of the CPU.
+_LEAST_RUN_S = 1.0
+#: CPU time of a job beyond its run time that may be what is around the function, in seconds.
+_AROUND_S = 0.02
+#: How far CPU time may exceed run time where all is right: the two come from different clocks.
+_SLACK = 0.02
 
 
 def collect(store: Store, batch: BatchRecord) -> ReportData:
@@ -105,8 +111,7 @@ def _summary(store: Store, batch: BatchRecord, jobs: Jobs, runs: Sequence[Run]) 
     active_s = _covered([(run.started_at, run.ended_at) for run in runs])
     worker_s = sum(run.workers * (run.ended_at - run.started_at) for run in runs)
     final = len(jobs.done_at) + len(jobs.failed_at)
-    threads = batch.options.get("threads")
-    threads = threads if isinstance(threads, int) and threads > 0 else 1
+    threads = _threads(batch)
     return Summary(
         name=batch.name,
         target=batch.target,
@@ -134,12 +139,31 @@ def _summary(store: Store, batch: BatchRecord, jobs: Jobs, runs: Sequence[Run]) 
         cpu_s=jobs.total_cpu_s,
         worker_s=worker_s,
         rate=final / active_s if active_s > 0 and final else None,
-        cpu_efficiency=jobs.total_cpu_s / (jobs.threaded_run_s * threads) if jobs.threaded_run_s > 0 else None,
+        threads=threads,
+        cpu_efficiency=_cpu_efficiency(jobs, threads),
         busy=jobs.total_run_s / worker_s if worker_s > 0 and jobs.count else None,
         hosts=tuple(sorted({host for host, _ in jobs.workers})),
         runs=tuple(runs[-_RUNS:]),
         runs_total=len(runs),
     )
+
+
+def _threads(batch: BatchRecord) -> int:
+    threads = batch.options.get("threads")
+    return threads if isinstance(threads, int) and threads > 0 else 1
+
+
+def _cpu_efficiency(jobs: Jobs, threads: int) -> float | None:
+    """CPU time a second and thread of run time; None where jobs are too short for it to mean something."""
+    if jobs.timed_run_s < _LEAST_RUN_S:
+        return None
+    may_s = jobs.timed_run_s * threads
+    if jobs.total_cpu_s <= may_s * (1 + _SLACK):
+        return min(1.0, jobs.total_cpu_s / may_s)
+    # A job's CPU time has what is around the function as well, such as reading arguments: of short jobs it may be most.
+    if jobs.total_cpu_s - may_s < _AROUND_S * jobs.timed:
+        return None
+    return jobs.total_cpu_s / may_s
 
 
 def _most_workers(runs: Sequence[Run]) -> int:

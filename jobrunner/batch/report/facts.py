@@ -93,7 +93,7 @@ def tiles(data: ReportData) -> Markup:
         ("Time", words.duration(summary.active_s) if summary.runs else None, _pauses(summary)),
         ("Rate", _rate(summary.rate), words.spell(summary.jobs, "job") + " ended"),
         ("CPU time", words.duration(summary.cpu_s) if summary.jobs else None, _hours(summary.cpu_s)),
-        ("CPU efficiency", _part(summary.cpu_efficiency), "CPU time by run time"),
+        ("CPU efficiency", _part(summary.cpu_efficiency), _of_threads(summary)),
         ("Workers busy", _part(summary.busy), f"of {words.spell(summary.workers, 'worker')}"),
         (
             "Run time",
@@ -129,6 +129,13 @@ def _rate(rate: float | None) -> str | None:
         if rate * factor >= 1 or unit == "h":
             return f"{words.number(rate * factor, 3)} /{unit}"
     raise AssertionError("the last unit takes all")
+
+
+def _of_threads(summary: Summary) -> str:
+    """What the CPU efficiency is a part of."""
+    if summary.cpu_efficiency is not None and summary.cpu_efficiency > 1:
+        return f"above 100 %: jobs use more than {words.spell(summary.threads, 'thread')}"
+    return "CPU time by run time" + (f" of {summary.threads} threads" if summary.threads > 1 else "")
 
 
 def _hours(seconds: float) -> str:

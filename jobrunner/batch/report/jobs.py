@@ -38,7 +38,7 @@ class Jobs:
         done_at, failed_at: when the points that are so now became so.
         of_runner: by a runner's number its jobs, and when the last of them was recorded.
         total_run_s, total_cpu_s: over all jobs.
-        threaded_run_s: over those of which the CPU time is known.
+        timed, timed_run_s: how many have a known CPU time, and their run time.
     """
 
     start: array[float] = dataclasses.field(default_factory=lambda: array("d"))
@@ -54,7 +54,8 @@ class Jobs:
     of_runner: dict[int, tuple[int, float]] = dataclasses.field(default_factory=dict)
     total_run_s: float = 0.0
     total_cpu_s: float = 0.0
-    threaded_run_s: float = 0.0
+    timed: int = 0
+    timed_run_s: float = 0.0
     count: int = 0
     retried: int = 0
 
@@ -75,7 +76,8 @@ def read_jobs(store: Store, batch: BatchRecord) -> Jobs:
                 jobs.total_run_s += run_s
             if cpu_s is not None:
                 jobs.total_cpu_s += cpu_s
-                jobs.threaded_run_s += run_s or 0.0
+                jobs.timed += 1
+                jobs.timed_run_s += run_s or 0.0
             if rss is not None:
                 jobs.rss[failed].append(rss)
             count, last = jobs.of_runner.get(runner, (0, recorded))

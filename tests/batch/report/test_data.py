@@ -47,6 +47,34 @@ def test_the_summary_of_ten_jobs_is_right(collected: Collected) -> None:
     assert not summary.running
 
 
+def _worked(path: Path, jobs: int, run_s: float, cpu_s: float, **options: Any) -> None:
+    """A batch of jobs that took so long, and so much CPU time, each."""
+    maker = StoreMaker(path, parameters=["x"], varying=["x"], options=options)
+    runner = maker.runner(0, jobs * run_s + 1)
+    for x in range(jobs):
+        maker.outcome(maker.point({"x": x}), runner, x * run_s, run_s, cpu_s=cpu_s, result=x)
+    maker.close()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "run_s", "cpu_s", "threads", "efficiency"),
+    [
+        pytest.param(270, 0.0003, 0.0006, 1, None, id="below a second together"),
+        pytest.param(20_000, 0.0003, 0.0006, 1, None, id="many of which most CPU time is around the function"),
+        pytest.param(4, 10.0, 10.1, 1, 1.0, id="clocks that differ"),
+        pytest.param(4, 10.0, 9.0, 1, 0.9, id="some waiting"),
+        pytest.param(4, 10.0, 38.0, 4, 0.95, id="threads as told"),
+        pytest.param(4, 10.0, 38.0, 1, 3.8, id="threads that were not told"),
+    ],
+)
+def test_cpu_efficiency_is_told_only_where_it_means_something(
+    collected: Collected, jobs: int, run_s: float, cpu_s: float, threads: int, efficiency: float | None
+) -> None:
+    summary = collected(lambda path: _worked(path, jobs, run_s, cpu_s, threads=threads)).summary
+    assert summary.threads == threads
+    assert summary.cpu_efficiency == (None if efficiency is None else pytest.approx(efficiency))
+
+
 def test_the_timeline_of_ten_jobs_is_right(collected: Collected) -> None:
     timeline = collected(small_store).timeline
     assert timeline is not None

@@ -178,6 +178,27 @@ def test_the_numbers_of_ten_jobs_are_on_the_page(written: Written) -> None:
         assert expected in text, expected
 
 
+@pytest.mark.parametrize(
+    ("run_s", "cpu_s", "told"),
+    [
+        (0.001, 0.002, None),
+        (10.0, 9.0, "CPU efficiency 90 % CPU time by run time"),
+        (10.0, 38.0, "CPU efficiency 380 % above 100 %: jobs use more than 1 thread"),
+    ],
+    ids=["short", "usual", "threads"],
+)
+def test_cpu_efficiency_is_no_nonsense(written: Written, run_s: float, cpu_s: float, told: str | None) -> None:
+    def fill(path: Path) -> None:
+        maker = StoreMaker(path, parameters=["x"], varying=["x"])
+        runner = maker.runner(0, 50)
+        for x in range(5):
+            maker.outcome(maker.point({"x": x}), runner, x * run_s, run_s, cpu_s=cpu_s, result=x)
+        maker.close()
+
+    text = " ".join(Reader(written(fill)).texts)
+    assert told in text if told is not None else "CPU efficiency" not in text
+
+
 def test_fifty_thousand_jobs_have_a_small_page(tmp_path: Path) -> None:
     many_store(tmp_path / "store.db")
     with Store(tmp_path / "store.db") as store:
