@@ -94,11 +94,11 @@ def key(value: Any) -> Any:
     return value if is_number(value) else canonical_json(value)
 
 
-def label(value: Any) -> str:
-    """A value for the label of a tick or a series."""
+def label(value: Any, digits: int = 6) -> str:
+    """A value for the label of a tick or a series; `digits`: the significant ones of a float."""
     if isinstance(value, str):
         return value
-    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else json.dumps(value)
 
 
 def _is_few(parameter: Parameter) -> bool:
@@ -147,12 +147,16 @@ def _combinations(
             values.sort(key=lambda value: (value == _MISSING, value if value != _MISSING else 0))
         ranks.append({value: rank for rank, value in enumerate(values)})
     order = sorted(found, key=lambda combination: [rank[value] for rank, value in zip(ranks, combination, strict=True)])
-    return {combination: _combined(found[combination], names) for combination in order}
+    for digits, width in ((6, _WIDTH), (17, _WIDTH), (17, None)):  # the shortest that tell them apart
+        labels = {combination: _combined(found[combination], names, digits, width) for combination in order}
+        if len(set(labels.values())) == len(labels):
+            break
+    return labels
 
 
-def _combined(point: Mapping[str, Any], names: Sequence[str]) -> str:
-    values = [label(point[name]) if name in point else "–" for name in names]
+def _combined(point: Mapping[str, Any], names: Sequence[str], digits: int, width: int | None) -> str:
+    values = [label(point[name], digits) if name in point else "–" for name in names]
     if len(names) == 1:
         return values[0]
-    shown = (value if len(value) <= _WIDTH else f"{value[:_WIDTH]}…" for value in values)
+    shown = (value if width is None or len(value) <= width else f"{value[:width]}…" for value in values)
     return ", ".join(f"{name}={value}" for name, value in zip(names, shown, strict=True))

@@ -12,7 +12,7 @@ from jobrunner.batch.report.model import Histogram
 from jobrunner.batch.report.plots import Dot, Panel, Series
 from jobrunner.batch.report.scales import Scale, familiar_ticks, linear, logarithmic, round_step, time_step
 
-__all__ = ["HALF", "THIRD", "histogram_figure", "panel_figure"]
+__all__ = ["HALF", "THIRD", "edge_words", "histogram_figure", "panel_figure"]
 
 #: Widths of a figure that shares its row with one or two others.
 HALF = 510
@@ -30,6 +30,7 @@ def histogram_figure(found: Histogram, title: str) -> Markup:
         title: of the quantity.
     """
     show = words.duration if found.quantity == "run_s" else words.size
+    edge = edge_words(found)
     label = (
         f"Histogram of {title.lower()} over {words.spell(found.count, 'job')}: median {show(found.median)}, "
         f"from {show(found.least)} to {show(found.most)}"
@@ -40,16 +41,43 @@ def histogram_figure(found: Histogram, title: str) -> Markup:
         heights = [done + failed for done, failed in zip(found.done, found.failed, strict=True)]
         up = linear(0, max(heights), whole=True, ticks=4)
         along = _histogram_scale(found, int(frame.inner_width / 64))
-        tick = words.short if found.quantity == "run_s" else words.size
+        tick = _shown(found, along.ticks)
         return frame.svg(
             label,
             frame.y_axis(up, lambda value: words.count(round(value)), "jobs"),
-            *_columns(found, frame, along, up, show),
+            *_columns(found, frame, along, up, edge),
             _marker(frame, along, found.median, "median"),
             frame.x_axis([(frame.x(along.at(value)), tick(value)) for value in along.ticks], title.lower()),
         )
 
     return variants(draw, HALF, NARROW)
+
+
+def edge_words(found: Histogram) -> Callable[[float], str]:
+    """How to write the edges of a histogram's bins: no two are told alike."""
+    return _shown(found, found.edges)
+
+
+def _shown(found: Histogram, values: Sequence[float]) -> Callable[[float], str]:
+    """How to write a quantity, so that these ascending values are told apart."""
+    if found.quantity == "run_s":
+        return lambda value: words.short(value, _gap(value, values))
+    # On a linear axis all have the unit that they are round in.
+    unit = None if found.log else _unit(found.edges[-1])[1]
+    return lambda value: words.size(value, step=_gap(value, values), unit=unit)
+
+
+def _gap(value: float, values: Sequence[float]) -> float:
+    """How far the nearest of the others is."""
+    return min((abs(other - value) for other in values if other != value), default=math.inf)
+
+
+def _unit(most: float) -> tuple[float, str]:
+    """The unit in which sizes up to `most` are round, in bytes, and its name."""
+    for power, name in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if most >= 2.0 ** (power + 1):
+            return 2.0**power, name
+    return 1.0, "B"
 
 
 def _histogram_scale(found: Histogram, ticks: int) -> Scale:
@@ -59,7 +87,7 @@ def _histogram_scale(found: Histogram, ticks: int) -> Scale:
     if found.quantity == "run_s":
         step = time_step(most - least, ticks)
     else:
-        unit = 2.0**30 if most >= 2.0**31 else 2.0**20 if most >= 2.0**21 else 1.0
+        unit, _ = _unit(most)
         step = unit * round_step((most - least) / unit, ticks)
     first, last = math.ceil(least / step - 1e-6), math.floor(most / step + 1e-6)
     return Scale(least, most, False, tuple(index * step for index in range(first, last + 1)))
@@ -165,10 +193,11 @@ def _y_scale(panel: Panel, dots: Sequence[Dot]) -> Scale:
 
 def _ticker(scale: Scale) -> Callable[[float], str]:
     """How to write ticks: with the digits that tell neighbours apart."""
-    most = max(map(abs, scale.ticks), default=1.0) or 1.0
-    step = min((after - before for before, after in zip(scale.ticks, scale.ticks[1:], strict=False)), default=most)
-    digits = 4 if scale.log else min(15, max(1, math.ceil(math.log10(most / step) + 1.5)))
-    return lambda value: words.number(value, digits)
+    if scale.log:
+        return lambda value: words.number(value, words.digits(value, _gap(value, scale.ticks), 4))
+    most = max(map(abs, scale.ticks), default=0.0)
+    known = words.digits(most, _gap(scale.ticks[0], scale.ticks), 1) if len(scale.ticks) > 1 else 6
+    return lambda value: words.number(value, known)
 
 
 def _series(panel: Panel, series: Series, place: int, frame: Frame, along: Scale, up: Scale) -> Markup:

@@ -71,8 +71,8 @@ class Summary:
         worker_s: what the workers could have run at most: their number times their runs' length.
         rate: jobs that became final, a second of `active_s`.
         threads: how many a job was to use.
-        cpu_efficiency: `cpu_s` a second and thread of run time; above 1 where jobs use more threads than that; None where
-            they were too short to tell.
+        cpu_efficiency: `cpu_s` a second and thread of run time; above 1 where jobs use more threads than that; None
+            where they were too short to tell.
         busy: `run_s` as a part of `worker_s`.
         hosts: the machines that ran jobs.
         runs: the processes that ran it, the first first; at most 100, the last ones.

@@ -100,7 +100,8 @@ def linear(least: float, most: float, *, ticks: int = 5, whole: bool = False, sn
 def logarithmic(least: float, most: float, *, ticks: int = 6) -> Scale:
     """A logarithmic scale around `least` and `most`, both positive.
 
-    Its ticks are powers of ten, with 2 and 5 times these where it spans few, and some powers only where it spans many.
+    Its ticks are powers of ten, with 2 and 5 times these where it spans few, and some powers only where it spans
+    many; where it has less than two of these, those of a linear scale.
 
     Example:
         >>> logarithmic(0.3, 40).ticks
@@ -114,6 +115,8 @@ def logarithmic(least: float, most: float, *, ticks: int = 6) -> Scale:
         within = tuple(value for value in found if least * (1 - 1e-9) <= value <= most * (1 + 1e-9))
         if len(within) <= ticks:
             break
+    if len(within) < 2:  # it is narrow
+        within = linear(least, most, snug=True).ticks
     return Scale(least, most, True, within)
 
 

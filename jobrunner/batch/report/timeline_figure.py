@@ -49,7 +49,7 @@ class TimeAxis:
         begin = segments[0].start
         if self.axis.length < _SHORT and len(segments) == 1:
             return [
-                (self.x(begin + index * step), words.short(round(index * step, 9)))
+                (self.x(begin + index * step), words.short(float(f"{index * step:.12g}"), step))
                 for index in range(math.floor(self.axis.length / step + 1e-6) + 1)
             ]
         found = []

@@ -10,6 +10,7 @@ from typing import Any
 __all__ = [
     "clock",
     "count",
+    "digits",
     "duration",
     "moment",
     "number",
@@ -90,35 +91,85 @@ def duration(seconds: float) -> str:
     raise AssertionError("the last unit takes all")
 
 
-def short(seconds: float) -> str:
+def digits(value: float, step: float, least: int = 1) -> int:
+    """How many significant digits tell `value` apart from what is `step` away: at least `least`, at most 15.
+
+    Example:
+        >>> digits(21.52, 0.02), digits(5.0, 1.0), digits(5.0, 1.0, least=3)
+        (5, 3, 3)
+    """
+    if value == 0 or not 0 < step < math.inf:
+        return least
+    return min(15, max(least, math.ceil(math.log10(abs(value)) - math.log10(step) + 1.5)))
+
+
+def short(seconds: float, step: float = math.inf) -> str:
     """A duration for a tick: one number.
+
+    Args:
+        seconds: the duration.
+        step: how far apart ticks are, in seconds; they are told apart.
 
     Example:
         >>> short(0.002), short(0.5), short(90), short(7200)
         ('2 ms', '0.5 s', '1:30 min', '2 h')
+        >>> short(21.602, step=0.001), short(90.2, step=0.1), short(3605, step=5)
+        ('21.602 s', '1:30.2 min', '1:00:05 h')
     """
-    for end, large, unit in ((3600, 60, "min"), (86400 * 3, 3600, "h")):
-        if large <= seconds < end and round(seconds / (large // 60)) % 60:
+    if 60 <= seconds < 3600 and step < 0.999:
+        return f"{_clockwise(seconds, step)} min"
+    if seconds >= 3600 and step < 59.9:
+        return f"{_clockwise(seconds, step)} h"
+    end = 86400 * 3 if step > 8639 else math.inf
+    for reach, large, unit in ((3600, 60, "min"), (end, 3600, "h")):
+        if large <= seconds < reach and round(seconds / (large // 60)) % 60:
             whole, rest = divmod(round(seconds / (large // 60)), 60)
             return f"{whole}:{rest:02d} {unit}"
     for bound, factor, unit in ((1e-3, 1e6, "µs"), (0.1, 1e3, "ms"), (60, 1.0, "s"), (3600, 1 / 60, "min")):
         if seconds < bound * (1 - 1e-9):
-            return "0" if seconds == 0 else f"{seconds * factor:.4g} {unit}"
-    return f"{seconds / 3600:.4g} h" if seconds < 86400 * 3 else f"{seconds / 86400:.4g} d"
+            return "0" if seconds == 0 else f"{seconds * factor:.{digits(seconds, step, 4)}g} {unit}"
+    factor, unit = (3600, "h") if seconds < end else (86400, "d")
+    return f"{seconds / factor:.{digits(seconds, step, 4)}g} {unit}"
 
 
-def size(bytes_: float) -> str:
+def _clockwise(seconds: float, step: float) -> str:
+    """Hours, minutes and seconds with as many decimals as ticks `step` apart need."""
+    decimals = _decimals(step)
+    whole, rest = divmod(round(seconds * 10**decimals), 60 * 10**decimals)
+    last = f"{rest / 10**decimals:0{3 + decimals if decimals else 2}.{decimals}f}"
+    return f"{whole // 60}:{whole % 60:02d}:{last}" if seconds >= 3600 else f"{whole}:{last}"
+
+
+def _decimals(step: float) -> int:
+    """Decimals of a second that tell moments `step` seconds apart."""
+    return min(6, max(0, -math.floor(math.log10(step) + 1e-6)))
+
+
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(bytes_: float, *, step: float = math.inf, unit: str | None = None) -> str:
     """A size in binary units.
+
+    Args:
+        bytes_: the size.
+        step: how far apart ticks are, in bytes; they are told apart.
+        unit: the unit; None: the one that suits the size.
 
     Example:
         >>> size(0), size(5 * 2**20), size(1.5 * 2**30), size(999.9 * 2**20)
         ('0 B', '5 MiB', '1.5 GiB', '0.976 GiB')
+        >>> size(21.52 * 2**20, step=0.02 * 2**20), size(1500 * 2**20, unit="MiB")
+        ('21.52 MiB', '1500 MiB')
     """
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if bytes_ < 999.5 or unit == "TiB":
+    if bytes_ == 0:
+        return "0 B"
+    known = digits(bytes_, step, 3)
+    for name in _SIZES:
+        if name == unit or (unit is None and bytes_ < 999.5) or name == _SIZES[-1]:
             break
         bytes_ /= 1024
-    return f"{bytes_:.3g} {unit}" if bytes_ < 999.5 else f"{bytes_:.0f} {unit}"
+    return f"{bytes_:.{known}g} {name}" if bytes_ < 10**known - 0.5 else f"{bytes_:.0f} {name}"
 
 
 def moment(seconds: float) -> str:
@@ -129,10 +180,10 @@ def moment(seconds: float) -> str:
 def clock(seconds: float, step: float) -> str:
     """A moment for the tick of an axis whose ticks are `step` seconds apart: the date at midnight, else the time."""
     there = _local(seconds)
-    if step >= 86400 or (there.hour, there.minute, there.second) == (0, 0, 0):
+    if step >= 86400 or (there.hour, there.minute, there.second, there.microsecond) == (0, 0, 0, 0):
         return f"{there.day} {there:%b}"
     if step < 1:
-        return f"{there:%M:%S}.{there.microsecond // 100000}"
+        return f"{there:%M:%S}.{there:%f}"[: 6 + _decimals(step)]
     return there.strftime("%H:%M" if step >= 60 else "%H:%M:%S")
 
 
