@@ -12,7 +12,7 @@ from jobrunner.batch.report.model import Histogram
 from jobrunner.batch.report.plots import Dot, Panel, Series
 from jobrunner.batch.report.scales import Scale, familiar_ticks, linear, logarithmic, round_step, time_step
 
-__all__ = ["HALF", "THIRD", "edge_words", "histogram_figure", "panel_figure"]
+__all__ = ["HALF", "THIRD", "edge_words", "histogram_figure", "panel_figure", "value_words"]
 
 #: Widths of a figure that shares its row with one or two others.
 HALF = 510
@@ -29,8 +29,7 @@ def histogram_figure(found: Histogram, title: str) -> Markup:
         found: the histogram.
         title: of the quantity.
     """
-    show = words.duration if found.quantity == "run_s" else words.size
-    edge = edge_words(found)
+    show, edge = value_words(found), edge_words(found)
     label = (
         f"Histogram of {title.lower()} over {words.spell(found.count, 'job')}: median {show(found.median)}, "
         f"from {show(found.least)} to {show(found.most)}"
@@ -51,6 +50,15 @@ def histogram_figure(found: Histogram, title: str) -> Markup:
         )
 
     return variants(draw, HALF, NARROW)
+
+
+def value_words(found: Histogram) -> Callable[[float], str]:
+    """How to write a quantity's values: with more digits where the least and the greatest would be told alike."""
+    show = words.duration if found.quantity == "run_s" else words.size
+    if found.least == found.most or show(found.least) != show(found.most):
+        return show
+    step = found.edges[1] - found.edges[0]
+    return lambda value: words.short(value, step) if found.quantity == "run_s" else words.size(value, step=step)
 
 
 def edge_words(found: Histogram) -> Callable[[float], str]:

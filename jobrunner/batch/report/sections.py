@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobrunner.batch.report import words
-from jobrunner.batch.report.figures import HALF, THIRD, edge_words, histogram_figure, panel_figure
+from jobrunner.batch.report.figures import HALF, THIRD, edge_words, histogram_figure, panel_figure, value_words
 from jobrunner.batch.report.markup import Child, Markup, element
 from jobrunner.batch.report.model import Histogram, Lane, Progress, ReportData
 from jobrunner.batch.report.plots import Panel, Results
@@ -96,8 +96,7 @@ def distributions(data: ReportData) -> Markup | None:
 
 
 def _histogram_card(found: Histogram) -> Markup:
-    show = words.duration if found.quantity == "run_s" else words.size
-    edge = edge_words(found)
+    show, edge = value_words(found), edge_words(found)
     title = _TITLES[found.quantity]
     text = (
         f"Median {show(found.median)}, mean {show(found.mean)}, 95 % below {show(found.p95)}; "

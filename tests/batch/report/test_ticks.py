@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobrunner.batch.report import words
 from jobrunner.batch.report.distributions import histogram
-from jobrunner.batch.report.figures import edge_words, histogram_figure, panel_figure
+from jobrunner.batch.report.figures import edge_words, histogram_figure, panel_figure, value_words
 from jobrunner.batch.report.model import Segment, Timeline
 from jobrunner.batch.report.panels import Sample, panel
 from jobrunner.batch.report.plots import Dot
@@ -44,6 +44,12 @@ def test_a_narrow_range_of_run_times_has_labels_that_differ() -> None:
     assert wide[:2] == ["21.602 s", "21.6025 s"]
     wide, _ = _quantity("run_s", [3600.0, 3610.0, 3620.0])
     assert wide == ["1:00:00 h", "1:00:05 h", "1:00:10 h", "1:00:15 h", "1:00:20 h"]
+
+
+def test_the_least_and_the_greatest_of_a_narrow_range_are_told_apart() -> None:
+    found = histogram("peak_rss_bytes", [21.501 * MIB, 21.52 * MIB, 21.53 * MIB], [])
+    assert found is not None
+    assert [value_words(found)(value) for value in (found.least, found.most)] == ["21.501 MiB", "21.53 MiB"]
 
 
 WIDTHS = st.floats(1e-7, 1e4)
