@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,9 @@ __all__ = ["Description", "Registration", "Resumption", "recover", "register", "
 
 #: Points written between two calls of `on_progress`.
 _PROGRESS_STEP = 20_000
+
+#: Seconds for which a sign of life of another machine's process is waited for; there should be one each second.
+_WATCH_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +124,8 @@ def register(
         StoreError: the store can't be written, or is used from another machine where that is not safe.
     """
     messages: list[str] = []
+    with store_errors(path):
+        _check_other_hosts(connection, path)
     with store_errors(path), _transaction(connection):
         # Keys come in no order: with the usual 2 MB, writing a million of them would wait for pages.
         connection.execute("PRAGMA cache_size = -100000")
@@ -127,7 +133,6 @@ def register(
             batch, messages = _resume_as_stored(connection, path, name, code, resumption)
         else:
             batch, messages = _Registrar(connection, path, description, resumption, on_progress).register()
-        _check_other_hosts(connection, path)
         recover(connection, path, batch.id)
         again = "UPDATE point SET status = 'pending', runner = NULL WHERE batch = ? AND status = ? AND place >= 0"
         for status in ["cancelled", *(["failed"] if resumption.retry_failed else [])]:
@@ -237,17 +242,25 @@ def _is_alive(path: Path, number: int, owner: Owner, seen_at: float) -> bool:
 
 
 def _check_other_hosts(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a store on a network file system that a process on another machine uses.
+
+    Its clock may be wrong: whose last sign of life seems old is watched for another one.
+    """
     kind = network_file_system(path)
     if kind is None:
         return
-    for number, owner, seen_at in _owners(connection):
-        if not owner.visible() and _is_alive(path, number, owner, seen_at):
-            raise StoreError(
-                f"is in use on another machine, {owner.host} (pid {owner.pid}, last seen {time.time() - seen_at:.0f} s "
-                f"ago), and is on a network file system ({kind}), on which two machines can't share a store: end that "
-                f"run, or use a store of its own here (--store)",
-                path=str(path),
-            )
+    before = {number: (owner, seen_at) for number, owner, seen_at in _owners(connection) if not owner.visible()}
+    alive = [owner for number, (owner, seen_at) in before.items() if _is_alive(path, number, owner, seen_at)]
+    if before and not alive:
+        threading.Event().wait(_WATCH_S)
+        now = {number: seen_at for number, _, seen_at in _owners(connection)}
+        alive = [owner for number, (owner, seen_at) in before.items() if now.get(number, seen_at) != seen_at]
+    for owner in alive:
+        raise StoreError(
+            f"is in use on another machine, {owner.host} (pid {owner.pid}), and is on a network file system ({kind}), "
+            "on which two machines can't share a store: end that run, or use a store of its own here (--store)",
+            path=str(path),
+        )
 
 
 class _transaction:  # noqa: N801 - used like contextlib's

@@ -8,6 +8,8 @@ import csv
 import sqlite3
 import sys
 import threading
+import time
+import types
 from pathlib import Path
 
 import pytest
@@ -188,3 +190,53 @@ def test_rows_with_and_without_a_seed_have_the_same_columns(tmp_path: Path) -> N
         rows = list(csv.reader(opened_file))
     assert len({len(row) for row in rows}) == 1
     assert [row[rows[0].index("status")] for row in rows[1:]] == ["done", "done"]
+
+
+@pytest.fixture
+def on_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("connection", "registry"):
+        monkeypatch.setattr(f"jobrunner.batch.{module}.network_file_system", lambda path: "nfs4")
+
+
+def _used_elsewhere(store: Path, seen_at: float) -> None:
+    """Write a process of another machine into a store."""
+    Batch(scaled, sweep(x=[1], by=[1]), name="scaled", store=store).run(InlineExecutor())
+    with contextlib.closing(connect(store, write=True)) as connection:
+        connection.execute(
+            "INSERT INTO runner (batch, host, machine, pid, pid_started, workers, started_at, seen_at) "
+            "VALUES (1, 'elsewhere', 'another boot', 1, '1', 2, ?, ?)",
+            (seen_at, seen_at),
+        )
+
+
+def test_a_store_on_a_network_file_system_is_refused_while_another_machine_uses_it(
+    tmp_path: Path, on_nfs: None
+) -> None:
+    store = tmp_path / "s.db"
+    _used_elsewhere(store, time.time() - 10)
+    batch = Batch(scaled, sweep(x=[1, 2], by=[1]), name="scaled", store=store)
+    with pytest.raises(StoreError, match=r"in use on another machine, elsewhere \(pid 1\).*nfs4"):
+        batch.run(InlineExecutor())
+    assert not (tmp_path / "s.db-wal").exists()
+
+
+@pytest.mark.parametrize("writes", [True, False], ids=["its clock is wrong", "it is no more"])
+def test_another_machine_whose_last_sign_of_life_seems_old_is_watched_for_another(
+    tmp_path: Path, on_nfs: None, monkeypatch: pytest.MonkeyPatch, writes: bool
+) -> None:
+    store = tmp_path / "s.db"
+    _used_elsewhere(store, time.time() - 3600)
+    batch = Batch(scaled, sweep(x=[1, 2], by=[1]), name="scaled", store=store)
+
+    class Watch:
+        def wait(self, timeout: float) -> None:
+            if writes:
+                with contextlib.closing(connect(store, write=True)) as connection:
+                    connection.execute("UPDATE runner SET seen_at = seen_at + 1 WHERE host = 'elsewhere'")
+
+    monkeypatch.setattr("jobrunner.batch.registry.threading", types.SimpleNamespace(Event=Watch))
+    if writes:
+        with pytest.raises(StoreError, match="in use on another machine"):
+            batch.run(InlineExecutor())
+    else:
+        assert batch.run(InlineExecutor()).done == 1
