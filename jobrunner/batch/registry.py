@@ -211,21 +211,23 @@ def recover(connection: sqlite3.Connection, path: Path, batch: int) -> int:
         if _is_alive(path, number, owner, seen_at):
             alive += 1
             continue
-        connection.execute(
-            "UPDATE point SET status = 'pending', runner = NULL WHERE batch = ? AND status = 'leased' AND runner = ?",
-            (batch, number),
-        )
+        _give_back(connection, batch, number)
         connection.execute("UPDATE runner SET ended_at = seen_at WHERE id = ?", (number,))
     return alive
 
 
 def release(connection: sqlite3.Connection, batch: int, runner: int) -> None:
     """Give back what a process that leaves had taken up; to be called in a transaction."""
+    _give_back(connection, batch, runner)
+    connection.execute("UPDATE runner SET ended_at = ?, activity = NULL WHERE id = ?", (time.time(), runner))
+
+
+def _give_back(connection: sqlite3.Connection, batch: int, runner: int) -> None:
+    """Free the points that a process had taken up."""
     connection.execute(
         "UPDATE point SET status = 'pending', runner = NULL WHERE batch = ? AND status = 'leased' AND runner = ?",
         (batch, runner),
     )
-    connection.execute("UPDATE runner SET ended_at = ?, activity = NULL WHERE id = ?", (time.time(), runner))
 
 
 def _owners(connection: sqlite3.Connection, batch: int | None = None) -> list[tuple[int, Owner, float]]:
