@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobrunner.backend import describe_machine
 from jobrunner.batch.columns import flatten, free_name
-from jobrunner.batch.connection import connect
 from jobrunner.batch.encoding import storable_text
 from jobrunner.batch.identity import identify
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus, Summary
-from jobrunner.batch.owners import RUNS
 from jobrunner.batch.points import Points, as_points, sweep
 from jobrunner.batch.progress import Progress
 from jobrunner.batch.records import BatchRecord, Counts, PointRecord
@@ -35,6 +33,8 @@ from jobrunner.batch.values import canonical_json
 from jobrunner.errors import SpecError, StoreError
 from jobrunner.executors.default import get_executor
 from jobrunner.options import JobOptions, check_count
+from jobrunner.storage.connection import connect
+from jobrunner.storage.owners import RUNS
 
 if TYPE_CHECKING:
     import pandas

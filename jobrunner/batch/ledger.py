@@ -30,11 +30,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobrunner.batch.connection import be_patient, connect, store_errors
-from jobrunner.batch.owners import RUNS
 from jobrunner.batch.registry import recover, release
 from jobrunner.batch.work import Beat, Claimed, Fault, Revoked, Whole, Work
 from jobrunner.errors import JobRunnerError, StoreError
+from jobrunner.storage.connection import be_patient, connect, store_errors
+from jobrunner.storage.owners import RUNS
 
 __all__ = ["GATHER_S", "Entry", "Ledger", "request_cancel"]
 

@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobrunner.batch.connection import store_errors
 from jobrunner.batch.identity import CodeIdentity
-from jobrunner.batch.owners import RUNS, SILENT_S, Owner, this_process
 from jobrunner.batch.points import Points, point_key, text_key
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.store import choose_batch
-from jobrunner.batch.trust import network_file_system
 from jobrunner.batch.values import canonical_json
 from jobrunner.errors import SpecError, StoreError
+from jobrunner.storage.connection import store_errors
+from jobrunner.storage.owners import RUNS, SILENT_S, Owner, this_process
+from jobrunner.storage.trust import network_file_system
 
 __all__ = ["Description", "Registration", "Resumption", "recover", "register", "release"]
 

@@ -1,7 +1,7 @@
 """Reading a batch store.
 
-A store is one SQLite file with any number of batches; `jobrunner.batch.schema` has its tables.  Any number of processes
-may read it while others write.  What is written goes through `jobrunner.batch.registry` (a batch's
+A store is one SQLite file with any number of batches; `jobrunner.storage.schema` has its tables.  Any number of
+processes may read it while others write.  What is written goes through `jobrunner.batch.registry` (a batch's
 description) and `jobrunner.batch.ledger` (what becomes of its points).
 """
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jobrunner.batch.connection import connect, store_errors
 from jobrunner.batch.encoding import decode
 from jobrunner.batch.points import did_you_mean
 from jobrunner.batch.records import (
@@ -28,8 +27,9 @@ from jobrunner.batch.records import (
     point_record,
     runner_record,
 )
-from jobrunner.batch.trust import other_writers
 from jobrunner.errors import SpecError
+from jobrunner.storage.connection import connect, store_errors
+from jobrunner.storage.trust import other_writers
 
 __all__ = ["Store", "choose_batch"]
 

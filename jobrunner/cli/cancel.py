@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from jobrunner.batch.connection import connect, store_errors
 from jobrunner.batch.ledger import request_cancel
 from jobrunner.batch.records import BatchRecord, RunnerRecord
 from jobrunner.batch.store import Store
 from jobrunner.cli.runners import is_running, who_runs
 from jobrunner.cli.store_options import place_statuses, point_option, printing, store_options
 from jobrunner.cli.texts import plural, printable
+from jobrunner.storage.connection import connect, store_errors
 
 __all__ = ["cancel"]
 

@@ -14,12 +14,12 @@ import click
 from jobrunner.batch.columns import free_name, to_json
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.store import Store
-from jobrunner.batch.whole_file import whole_file
 from jobrunner.cli.exits import ENGINE_FAILED
 from jobrunner.cli.store_options import note, printing, refuse_store, store_options, write_json_array
 from jobrunner.cli.stored_results import StoredResult, StoredResults, result_table
 from jobrunner.cli.texts import plural, printable
 from jobrunner.errors import SpecError
+from jobrunner.storage.whole_file import whole_file
 
 __all__ = ["results", "write_csv"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from jobrunner.batch.owners import SILENT_S, Owner
 from jobrunner.batch.records import RunnerRecord
+from jobrunner.storage.owners import SILENT_S, Owner
 
 __all__ = ["RUNNING", "is_running", "runner_state", "who_runs"]
 

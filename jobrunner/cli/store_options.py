@@ -15,10 +15,10 @@ import click
 from jobrunner.batch.batch import DEFAULT_STORE
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.store import Store
-from jobrunner.batch.trust import SIDECARS
 from jobrunner.cli.console import may_be_closed
 from jobrunner.cli.exits import EngineFailed
 from jobrunner.errors import SpecError
+from jobrunner.storage.trust import SIDECARS
 
 __all__ = [
     "note",

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobrunner.batch.connection import connect
 from jobrunner.batch.encoding import encode
-from jobrunner.batch.owners import RUNS, Owner, this_process
 from jobrunner.batch.values import canonical_json
+from jobrunner.storage.connection import connect
+from jobrunner.storage.owners import RUNS, Owner, this_process
 
 __all__ = ["BEGUN", "StoreBuilder", "gone"]
 

@@ -23,13 +23,13 @@ from typing import Any
 from unittest import mock
 
 from jobrunner.batch import Batch, sweep
-from jobrunner.batch.connection import connect
 from jobrunner.batch.ledger import Entry, EntryBox, _Writer
 from jobrunner.batch.registry import Resumption, register
 from jobrunner.batch.store import Store
 from jobrunner.batch.work import Claimed
 from jobrunner.errors import SpecError, StoreError
 from jobrunner.executors.inline import InlineExecutor
+from jobrunner.storage.connection import connect
 from tests.batch.survival_batch import copy_store, query
 
 _TRACEME, _SYSCALL, _SETOPTIONS = 0, 24, 0x4200
@@ -270,7 +270,7 @@ class Creation(Growth):
 def on_network_file_system(wanted: bool) -> Iterator[None]:
     """Have stores use a rollback journal."""
     kind = "nfs4" if wanted else None
-    with mock.patch("jobrunner.batch.connection.network_file_system", return_value=kind):
+    with mock.patch("jobrunner.storage.connection.network_file_system", return_value=kind):
         yield
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from jobrunner import Batch, InlineExecutor, LocalExecutor, SpecError, StoreError, sweep
 from jobrunner.batch import Outcome, StopRequest
-from jobrunner.batch.connection import connect
 from jobrunner.batch.export import export
 from jobrunner.batch.store import Store
+from jobrunner.storage.connection import connect
 
 
 def scaled(x: int, by: int) -> int:
@@ -105,7 +105,7 @@ def test_a_run_waits_while_the_points_of_another_batch_are_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Longer than a store that is locked is waited for otherwise."""
-    monkeypatch.setattr("jobrunner.batch.connection._LOCKED_S", 0.2)
+    monkeypatch.setattr("jobrunner.storage.connection._LOCKED_S", 0.2)
     store = tmp_path / "s.db"
     running, stored = threading.Event(), threading.Event()
     batch = Batch(scaled, sweep(x=range(200), by=[1]), name="scaled", store=store)

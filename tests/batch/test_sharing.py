@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 
 from jobrunner import Batch, InlineExecutor, StoreError, sweep
-from jobrunner.batch.connection import connect
 from jobrunner.batch.ledger import Entry, EntryBox, _Writer, request_cancel
 from jobrunner.batch.outcomes import Outcome
-from jobrunner.batch.owners import RUNS, SILENT_S, Owner, this_process
 from jobrunner.batch.registry import Registration, Resumption, recover
 from jobrunner.batch.run import Activity, StopRequest, run_works
 from jobrunner.batch.work import Claimed, Revoked, Work
+from jobrunner.storage.connection import connect
+from jobrunner.storage.owners import RUNS, SILENT_S, Owner, this_process
 from tests.batch.survival_batch import Killing, assert_each_done_once, query
 from tests.command_line import ROOT, CommandLine, command_line
 
@@ -318,7 +318,7 @@ def test_a_live_process_keeps_its_lease_however_long_it_was_silent(runner: Calla
 
 
 def _started(pid: int) -> str:
-    from jobrunner.batch.owners import _started as started
+    from jobrunner.storage.owners import _started as started
 
     found = started(pid)
     assert found is not None

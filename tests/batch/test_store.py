@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from jobrunner import Batch, InlineExecutor, SpecError, StoreError, sweep
-from jobrunner.batch import trust
 from jobrunner.batch.batch import stored_results
-from jobrunner.batch.connection import connect
 from jobrunner.batch.encoding import WITHHELD
 from jobrunner.batch.ledger import request_cancel
 from jobrunner.batch.store import Store
+from jobrunner.storage import trust
+from jobrunner.storage.connection import connect
 
 
 def mixed(x: int) -> Any:
@@ -218,7 +218,7 @@ def test_what_is_no_store_is_told_with_its_path(
 
 
 def test_a_store_that_stays_locked_is_told(batch: Batch, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobrunner.batch.connection._LOCKED_S", 0.01)
+    monkeypatch.setattr("jobrunner.storage.connection._LOCKED_S", 0.01)
     writer = connect(path, write=True)
     try:
         writer.execute("BEGIN IMMEDIATE")
@@ -236,7 +236,7 @@ def test_a_hot_journal_is_not_passed_over(batch: Batch, path: Path, monkeypatch:
     def refuse(connection: sqlite3.Connection, path: Path) -> int:
         raise sqlite3.OperationalError("attempt to write a readonly database")
 
-    monkeypatch.setattr("jobrunner.batch.connection._check", refuse)
+    monkeypatch.setattr("jobrunner.storage.connection._check", refuse)
     with pytest.raises(StoreError, match="is read-only"):
         Store(path)
 

@@ -13,11 +13,11 @@ import pytest
 
 from jobrunner import Batch, InlineExecutor, LocalExecutor, SpecError, StoreError, sweep
 from jobrunner.batch import Outcome, OutcomeStatus, identity
-from jobrunner.batch.connection import connect
 from jobrunner.batch.ledger import request_cancel
 from jobrunner.batch.outcomes import Summary
 from jobrunner.batch.registry import Resumption
 from jobrunner.batch.store import Store
+from jobrunner.storage.connection import connect
 from tests.batch.survival_batch import query
 from tests.command_line import CommandLine, command_line, meeting
 

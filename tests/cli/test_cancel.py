@@ -104,7 +104,7 @@ def test_a_store_that_is_read_only_exits_with_3(running: StoreBuilder, monkeypat
 
 
 def test_a_store_that_is_locked_exits_with_3(running: StoreBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobrunner.batch.connection._LOCKED_S", 0.0)
+    monkeypatch.setattr("jobrunner.storage.connection._LOCKED_S", 0.0)
     running.connection.execute("BEGIN IMMEDIATE")
     ran = invoke("cancel")
     running.connection.execute("ROLLBACK")

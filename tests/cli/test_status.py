@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from jobrunner.batch.owners import Owner, this_process
 from jobrunner.batch.store import Store
 from jobrunner.cli.snapshot import Snapshot, take_snapshot
 from jobrunner.cli.status import lines
+from jobrunner.storage.owners import Owner, this_process
 from tests.batch.stores import BEGUN, StoreBuilder, gone
 from tests.cli.store_commands import invoke, store
 from tests.command_line import ROOT

@@ -41,9 +41,9 @@ def loses_the_output(x):
 """
 
 #: Run before the command line, in its process.
-SHORT_WAIT = "import jobrunner.batch.connection as store; store._LOCKED_S = 0.2"
+SHORT_WAIT = "import jobrunner.storage.connection as store; store._LOCKED_S = 0.2"
 SMALL_FILE = """
-import jobrunner.batch.connection as store
+import jobrunner.storage.connection as store
 plain = store._open
 def small(path, mode):
     connection = plain(path, mode)

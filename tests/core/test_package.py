@@ -23,7 +23,7 @@ _FLOORS = {
     "anonymous_memory": 1, "parcel": 1, "sharing": 1, "job_ids": 1,
     "worker": 2, "executors": 2,
     "primitive_job": 3, "algorithm_job": 3, "waiting": 3,
-    "batch": 4, "bench": 4,
+    "storage": 1, "batch": 4, "bench": 4,
     "qiskit": 5, "cli": 5, "__main__": 5, "__init__": 6,
 }  # fmt: skip
 
@@ -90,6 +90,7 @@ _SIDEWAYS = {
     "executors": ("worker",),
     "algorithm_job": ("primitive_job",),
     "waiting": ("primitive_job",),
+    "bench": ("batch",),
     "__main__": ("cli",),
 }
 

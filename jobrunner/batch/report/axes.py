@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jobrunner.batch.connection import store_errors
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.report.model import Parameter
 from jobrunner.batch.report.parameters import is_number
 from jobrunner.batch.store import Store
 from jobrunner.batch.values import canonical_json
+from jobrunner.storage.connection import store_errors
 
 __all__ = ["Axes", "choose_axes", "key", "label", "series_key"]
 

@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 
 from jobrunner import __version__
-from jobrunner.batch.connection import store_errors
-from jobrunner.batch.owners import SILENT_S, Owner
 from jobrunner.batch.records import BatchRecord, RunnerRecord
 from jobrunner.batch.report.distributions import histogram
 from jobrunner.batch.report.failures import read_failures
@@ -19,6 +17,8 @@ from jobrunner.batch.report.parameters import read_parameters
 from jobrunner.batch.report.results import read_results
 from jobrunner.batch.report.timeline import make_axis, progress, timeline
 from jobrunner.batch.store import Store
+from jobrunner.storage.connection import store_errors
+from jobrunner.storage.owners import SILENT_S, Owner
 
 __all__ = ["collect"]
 

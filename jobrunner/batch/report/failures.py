@@ -7,10 +7,10 @@ import json
 import re
 from typing import Any
 
-from jobrunner.batch.connection import store_errors
 from jobrunner.batch.records import BatchRecord, PointRecord
 from jobrunner.batch.report.model import Failure, FailureGroup, Failures
 from jobrunner.batch.store import Store
+from jobrunner.storage.connection import store_errors
 
 __all__ = ["read_failures"]
 

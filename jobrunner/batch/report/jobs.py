@@ -6,9 +6,9 @@ import dataclasses
 from array import array
 from typing import Final
 
-from jobrunner.batch.connection import store_errors
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.store import Store
+from jobrunner.storage.connection import store_errors
 
 __all__ = ["DONE", "FAILED", "RETRIED", "STATUSES", "Jobs", "read_jobs"]
 

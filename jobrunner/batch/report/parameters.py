@@ -7,11 +7,11 @@ import json
 import math
 from typing import Any
 
-from jobrunner.batch.connection import store_errors
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.report.model import Parameter
 from jobrunner.batch.store import Store
 from jobrunner.batch.values import canonical_json
+from jobrunner.storage.connection import store_errors
 
 __all__ = ["is_number", "read_parameters"]
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobrunner.batch.columns import flatten
-from jobrunner.batch.connection import store_errors
 from jobrunner.batch.encoding import JSON, PICKLE, Encoded, decode
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.report.axes import Axes, choose_axes, key, label, series_key
@@ -19,6 +18,7 @@ from jobrunner.batch.report.parameters import is_number
 from jobrunner.batch.report.plots import Dot, Results
 from jobrunner.batch.store import Store
 from jobrunner.errors import SerializationError
+from jobrunner.storage.connection import store_errors
 
 __all__ = ["read_results"]
 

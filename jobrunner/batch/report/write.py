@@ -8,7 +8,7 @@ from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.report.collect import collect
 from jobrunner.batch.report.page import render
 from jobrunner.batch.store import Store
-from jobrunner.batch.whole_file import whole_file
+from jobrunner.storage.whole_file import whole_file
 
 __all__ = ["write_page", "write_report"]
 

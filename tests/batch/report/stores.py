@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobrunner.batch.connection import connect
 from jobrunner.batch.encoding import encode
-from jobrunner.batch.owners import this_process
+from jobrunner.storage.connection import connect
+from jobrunner.storage.owners import this_process
 
 __all__ = ["BEGIN", "StoreMaker", "ising_store", "many_store", "small_store"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from jobrunner.batch import trust
-from jobrunner.batch.trust import SIDECARS, network_file_system, other_writers, strange_log
+from jobrunner.storage import trust
+from jobrunner.storage.trust import SIDECARS, network_file_system, other_writers, strange_log
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs owners of files")
 

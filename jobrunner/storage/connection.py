@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import quote
 from urllib.request import pathname2url
 
-from jobrunner.batch.schema import APPLICATION_ID, VERSION, create_tables
-from jobrunner.batch.trust import network_file_system, other_writers, strange_log
 from jobrunner.errors import StoreError
+from jobrunner.storage.schema import APPLICATION_ID, VERSION, create_tables
+from jobrunner.storage.trust import network_file_system, other_writers, strange_log
 
 __all__ = ["be_patient", "connect", "store_errors"]
 
