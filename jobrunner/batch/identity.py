@@ -218,9 +218,10 @@ def _packages() -> dict[str, str]:
         try:
             versions[name] = importlib.metadata.version(name)
         except (importlib.metadata.PackageNotFoundError, ValueError):
-            version = getattr(sys.modules.get(name), "__version__", None)
-            if isinstance(version, str):
-                versions[name] = version
+            with contextlib.suppress(Exception):  # a module may compute it, and fail
+                version = getattr(sys.modules.get(name), "__version__", None)
+                if isinstance(version, str):
+                    versions[name] = version
     return versions
 
 

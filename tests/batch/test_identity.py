@@ -213,3 +213,12 @@ def test_what_a_class_inherits_from_its_own_package_is_part_of_it(tmp_path: Path
         target = load_target(f"inherited_{number}.py:Result", directory=directory)
         digests.add(identify(target.function).function_digest)
     assert len(digests) == 2
+
+
+def test_a_module_whose_version_can_not_be_had_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("no version today")
+
+    monkeypatch.setitem(sys.modules, "odd_module", Odd("odd_module"))
+    assert "odd_module" not in identify(forget_modules).packages
