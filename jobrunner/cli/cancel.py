@@ -12,8 +12,8 @@ from jobrunner.batch.records import BatchRecord, RunnerRecord
 from jobrunner.batch.store import Store
 from jobrunner.cli.runners import is_running, who_runs
 from jobrunner.cli.store_options import place_statuses, point_option, printing, store_options
-from jobrunner.cli.texts import plural, printable
 from jobrunner.storage.connection import connect, store_errors
+from jobrunner.texts import plural, printable
 
 __all__ = ["cancel"]
 

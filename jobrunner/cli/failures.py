@@ -16,7 +16,7 @@ from jobrunner.batch.store import Store
 from jobrunner.cli.store_options import note, place_statuses, point_option, printing, store_options, write_json_array
 from jobrunner.cli.stored_points import last_outcome, point_title, stored_points
 from jobrunner.cli.table import shorten
-from jobrunner.cli.texts import date_and_time, plural, printable, printable_lines
+from jobrunner.texts import date_and_time, plural, printable, printable_lines
 
 __all__ = ["failures"]
 

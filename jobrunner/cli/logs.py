@@ -12,7 +12,7 @@ from jobrunner.batch.records import BatchRecord, PointRecord
 from jobrunner.batch.store import Store
 from jobrunner.cli.store_options import note, place_statuses, point_option, printing, store_options, write_json_array
 from jobrunner.cli.stored_points import STATUSES, point_title, stored_points
-from jobrunner.cli.texts import printable_lines
+from jobrunner.texts import printable_lines
 
 __all__ = ["logs"]
 

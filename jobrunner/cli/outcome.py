@@ -14,7 +14,7 @@ from jobrunner.batch.store import Store
 from jobrunner.cli.store_options import note
 from jobrunner.cli.stored_results import StoredResults, result_table
 from jobrunner.cli.table import describe
-from jobrunner.cli.texts import printable
+from jobrunner.texts import printable
 
 __all__ = ["print_document", "print_failures", "print_table"]
 

@@ -17,9 +17,9 @@ from jobrunner.batch.store import Store
 from jobrunner.cli.exits import ENGINE_FAILED
 from jobrunner.cli.store_options import note, printing, refuse_store, store_options, write_json_array
 from jobrunner.cli.stored_results import StoredResult, StoredResults, result_table
-from jobrunner.cli.texts import plural, printable
 from jobrunner.errors import SpecError
 from jobrunner.storage.whole_file import whole_file
+from jobrunner.texts import plural, printable
 
 __all__ = ["results", "write_csv"]
 

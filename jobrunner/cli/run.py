@@ -19,10 +19,10 @@ from jobrunner.cli.interrupt import Interrupts
 from jobrunner.cli.outcome import print_document, print_failures, print_table
 from jobrunner.cli.plan import Plan, Request, make_plan
 from jobrunner.cli.store_options import note, refuse_store
-from jobrunner.cli.texts import printable
 from jobrunner.errors import ExecutorShutdownError, SpecError, StoreError
 from jobrunner.executors.local import LocalExecutor
 from jobrunner.options import check_bytes, check_seconds
+from jobrunner.texts import printable
 
 __all__ = ["run"]
 

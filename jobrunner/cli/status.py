@@ -21,9 +21,9 @@ from jobrunner.cli.console import plain_console
 from jobrunner.cli.snapshot import Snapshot, take_snapshot
 from jobrunner.cli.store_options import printing, store_options
 from jobrunner.cli.table import describe
-from jobrunner.cli.texts import date_and_time, plural, printable
 from jobrunner.errors import SpecError
 from jobrunner.memory import format_bytes
+from jobrunner.texts import date_and_time, plural, printable
 
 __all__ = ["status"]
 

@@ -14,8 +14,8 @@ from jobrunner.batch.replicates import aggregate
 from jobrunner.batch.store import Store
 from jobrunner.cli.stored_points import last_outcome, stored_points
 from jobrunner.cli.table import ResultTable
-from jobrunner.cli.texts import plural
 from jobrunner.errors import SerializationError
+from jobrunner.texts import plural
 
 __all__ = ["StoredResult", "StoredResults", "result_table"]
 

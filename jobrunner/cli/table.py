@@ -16,7 +16,7 @@ from rich.text import Text
 
 from jobrunner.batch.columns import free_name, to_json
 from jobrunner.cli.console import plain_console
-from jobrunner.cli.texts import printable
+from jobrunner.texts import printable
 
 __all__ = ["ResultTable", "describe", "shorten"]
 

@@ -19,7 +19,7 @@ _PACKAGE = Path(jobrunner.__file__).parent
 _FLOORS = {
     "errors": 0, "status": 0,
     "options": 1, "report": 1, "backend": 1, "serialization": 1, "messages": 1, "role": 1, "handover": 1,
-    "execution": 1, "processes": 1, "streams": 1, "memory": 1, "segments": 1, "received": 1,
+    "execution": 1, "processes": 1, "streams": 1, "texts": 1, "memory": 1, "segments": 1, "received": 1,
     "anonymous_memory": 1, "parcel": 1, "sharing": 1, "job_ids": 1,
     "worker": 2, "executors": 2,
     "primitive_job": 3, "algorithm_job": 3, "waiting": 3,

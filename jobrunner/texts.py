@@ -1,4 +1,4 @@
-"""Text of others for a terminal: what a job printed or raised must not steer the terminal of whoever reads it."""
+"""Text of others for a terminal or a plot: what a job printed or raised must not steer what shows it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from datetime import datetime
 __all__ = ["date_and_time", "plural", "printable", "printable_lines"]
 
 # The control characters of ASCII and Latin-1 (ESC among them), those that turn the direction of writing or end a line
-# in Unicode, and halves of surrogate pairs.
-_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+# in Unicode, halves of surrogate pairs, and what is no character at all, which XML refuses.
+_CONTROL = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff\\ufffe\\uffff]"
+)
 _CONTROL_IN_LINES = re.compile(f"(?![\\n\\t]){_CONTROL.pattern}")
 
 
