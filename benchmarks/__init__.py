@@ -14,5 +14,6 @@
 
 Run it with ``python -m benchmarks`` from the repository's root.  A new case is a function in `cases`, a new peer a
 class in `peers`; nothing else has to know of it, but pictures and targets.  `benchmarks.faults` compares what becomes
-of jobs that go wrong.
+of jobs that go wrong, `benchmarks.batches` measures what a store costs, and `benchmarks.agreement` compares what
+``jobrunner bench`` measures with what pyperf does (`kernels`, `pyperf_kernels`).
 """

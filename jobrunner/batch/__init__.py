@@ -23,16 +23,17 @@ Example:
 
 from jobrunner.batch.batch import DEFAULT_STORE, Batch
 from jobrunner.batch.columns import flatten, to_json
+from jobrunner.batch.identity import identify
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus, Summary
 from jobrunner.batch.output import OutputWriter, check_output, open_output, outcome_as_json
-from jobrunner.batch.points import Points, as_points, point_key, sweep, zip_points
+from jobrunner.batch.points import Points, as_points, did_you_mean, point_key, sweep, zip_points
 from jobrunner.batch.points_file import read_points
 from jobrunner.batch.replicates import aggregate, group
 from jobrunner.batch.run import StopRequest, run_points
 from jobrunner.batch.seeds import Seeding, point_seed
 from jobrunner.batch.spec import Spec, load_spec
 from jobrunner.batch.target import Target, check_parameters, load_target
-from jobrunner.batch.values import canonical_json, parse_range, parse_values
+from jobrunner.batch.values import canonical_json, parse_range, parse_scalar, parse_values
 
 __all__ = [
     "DEFAULT_STORE",
@@ -51,13 +52,16 @@ __all__ = [
     "canonical_json",
     "check_output",
     "check_parameters",
+    "did_you_mean",
     "flatten",
     "group",
+    "identify",
     "load_spec",
     "load_target",
     "open_output",
     "outcome_as_json",
     "parse_range",
+    "parse_scalar",
     "parse_values",
     "point_key",
     "point_seed",

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from jobrunner import __version__
+from jobrunner.cli.bench import bench
 from jobrunner.cli.cancel import cancel
 from jobrunner.cli.doctor import doctor
-from jobrunner.cli.exits import INTERRUPTED, EngineFailed, WrongUse, later
+from jobrunner.cli.exits import INTERRUPTED, EngineFailed, WrongUse
 from jobrunner.cli.failures import failures
 from jobrunner.cli.list_batches import list_batches
 from jobrunner.cli.logs import logs
@@ -23,18 +24,8 @@ from jobrunner.errors import ExecutorShutdownError, SpecError, StoreError
 
 __all__ = ["app"]
 
-#: Commands that a later version brings.
-_LATER = frozenset({"bench"})
-
 
 class _App(click.Group):
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] in _LATER:
-            raise later(f"'jobrunner {args[0]}'")
-        return super().resolve_command(ctx, args)
-
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -62,5 +53,5 @@ def app() -> None:
     """Run CPU-bound jobs in processes of their own, over many parameter points."""
 
 
-for command in (run, status, results, failures, logs, report, cancel, list_batches, doctor):
+for command in (run, bench, status, results, failures, logs, report, cancel, list_batches, doctor):
     app.add_command(command)

@@ -13,12 +13,9 @@ from jobrunner.batch import (
     Points,
     load_spec,
     load_target,
-    parse_values,
     read_points,
-    sweep,
-    zip_points,
 )
-from jobrunner.batch.points import check_name
+from jobrunner.cli.parameters import parse_parameters
 from jobrunner.errors import SpecError
 
 __all__ = ["Plan", "Request", "make_plan"]
@@ -148,25 +145,5 @@ def _plan_stored(request: Request, given: Mapping[str, Any]) -> Plan:
 
 
 def _points(request: Request) -> Points:
-    points = _parameters(request.parameters, request.zipped)
+    points = parse_parameters(request.parameters, request.zipped)
     return points if request.points_file is None else read_points(request.points_file) * points
-
-
-def _parameters(parameters: Sequence[str], zipped: bool) -> Points:
-    values: dict[str, Sequence[Any]] = {}
-    for text in parameters:
-        key, equals, rest = text.partition("=")
-        key = key.strip()
-        if not equals:
-            raise SpecError(f"expected key=values, found {text!r}", key="-p")
-        check_name(key)
-        if key in values:
-            raise SpecError("the parameter is given twice", key=key)
-        values[key] = parse_values(key, rest)
-    if not zipped:
-        return sweep(**values) if values else Points()
-    lists = {key: each for key, each in values.items() if len(each) > 1}
-    if not lists:
-        raise SpecError("--zip pairs lists of values, and no parameter has more than one value")
-    single = {key: each for key, each in values.items() if len(each) == 1}
-    return zip_points(**lists) * (sweep(**single) if single else Points())

@@ -122,7 +122,7 @@ def write_json_array(items: Iterable[Any], file: TextIO | None = None) -> None:
     file.write("[]\n" if before == "[\n" else "\n]\n")
 
 
-def refuse_store(output: str | os.PathLike[str], store: Path) -> None:
+def refuse_store(output: str | os.PathLike[str], store: Path, option: str = "--output") -> None:
     """Refuse to write an output over a store, or over what SQLite keeps beside it.
 
     Raises:
@@ -133,4 +133,4 @@ def refuse_store(output: str | os.PathLike[str], store: Path) -> None:
         with contextlib.suppress(OSError):  # one of them is not there
             same = same or os.path.samefile(output, path)
         if same:
-            raise SpecError(f"{str(output)!r} is the store itself; name another file", key="--output")
+            raise SpecError(f"{str(output)!r} is the store itself; name another file", key=option)

@@ -1,0 +1,145 @@
+"""How ``jobrunner bench`` agrees with pyperf, and with itself on a busy machine: ``python -m benchmarks.agreement``.
+
+Both are pinned to the same core and have as many processes.  Within a run they take turns, as a machine that others
+share changes its pace by more, within minutes, than what is looked for.  Reported is every run, so that a reader sees
+the spread and not only the median.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from benchmarks.kernels import KERNELS, fold, unfold
+from jobrunner import benchmark
+from jobrunner.bench.cores import choose_cores
+
+__all__ = ["KERNELS", "main", "report_agreement", "report_load"]
+
+#: What both are given: one thread for BLAS, as the workers of a benchmark have.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+#: Turns of each in a run.
+_PIECES = 5
+
+
+def by_pyperf(processes: int, fast: bool) -> dict[str, list[float]]:
+    """The values of each kernel by so many processes of pyperf's, in seconds."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "out.json"
+        command = [sys.executable, "-m", "benchmarks.pyperf_kernels", "--quiet", "-o", str(file)]
+        # By default pyperf passes few variables on to its workers.
+        command += ["--inherit-environ", ",".join([*_ONE_THREAD, "PYTHONPATH"])]
+        command += ["--debug-single-value"] if fast else ["--processes", str(processes)]
+        reserved = choose_cores(1).reserved
+        if reserved:
+            command += ["--affinity", ",".join(map(str, reserved))]
+        environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        document = json.loads(file.read_text(encoding="utf-8"))
+    return {
+        each["metadata"]["name"]: [value for run in each["runs"] for value in run.get("values", ())]
+        for each in document["benchmarks"]
+    }
+
+
+def by_jobrunner(samples: int) -> dict[str, list[float]]:
+    """The values of each kernel by so many samples of ours, in seconds."""
+    result = benchmark(KERNELS, samples=samples)
+    return {series.name: [value for sample in series.good for value in sample.values] for series in result.series}
+
+
+def side_by_side(samples: int, pieces: int, fast: bool) -> dict[str, dict[str, float]]:
+    """One run: the median of each kernel by both, which take turns, so that the machine's moods reach both alike."""
+    found: dict[str, dict[str, list[float]]] = {
+        who: {kernel: [] for kernel in KERNELS} for who in ("pyperf", "jobrunner")
+    }
+    for piece in range(pieces):
+        for who in ("pyperf", "jobrunner") if piece % 2 else ("jobrunner", "pyperf"):
+            count = max(1, samples // pieces)
+            values = by_pyperf(count, fast) if who == "pyperf" else by_jobrunner(count)
+            for kernel, more in values.items():
+                found[who][kernel] += more
+    return {who: {kernel: statistics.median(times) for kernel, times in by.items()} for who, by in found.items()}
+
+
+def ratio(samples: int) -> float:
+    """How many times as long `unfold` takes as `fold`."""
+    result = benchmark({"fold": fold, "unfold": unfold}, samples=samples)
+    found = result.ratio(result.series[1], result.series[0])
+    assert found is not None
+    return found.value
+
+
+@contextlib.contextmanager
+def busy() -> Iterator[None]:
+    """Another process of this machine computes meanwhile."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def report_agreement(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """Lines on each kernel: every run, the median of the ratios, and the spreads."""
+    lines = []
+    for kernel in KERNELS:
+        theirs, ours = ([run[who][kernel] for run in runs] for who in ("pyperf", "jobrunner"))
+        ratios = [b / a for a, b in zip(theirs, ours, strict=True)]
+        lines.append(
+            f"{kernel}: jobrunner by pyperf {_listed(ratios)}; median {statistics.median(ratios):.3f}; medians "
+            f"{statistics.median(theirs) * 1e6:.4g} and {statistics.median(ours) * 1e6:.4g} µs; spread "
+            f"{_spread(theirs):.1f} % and {_spread(ours):.1f} %"
+        )
+    return lines
+
+
+def report_load(quiet: Sequence[float], loaded: Sequence[float]) -> str:
+    """A line on the ratio of two implementations, quiet and loaded."""
+    change = [b / a for a, b in zip(quiet, loaded, strict=True)]
+    return (
+        f"unfold by fold: quiet {_listed(quiet)}; busy {_listed(loaded)}; busy by quiet {_listed(change)}; "
+        f"median {statistics.median(change):.3f}"
+    )
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return " ".join(f"{number:.3f}" for number in numbers)
+
+
+def _spread(numbers: Sequence[float]) -> float:
+    """The largest less the smallest, in per cent of the median."""
+    return 100.0 * (max(numbers) - min(numbers)) / statistics.median(numbers)
+
+
+@click.command()
+@click.option("--runs", default=5, show_default=True, help="Runs of each kind.")
+@click.option("--samples", default=20, show_default=True, help="Samples of a run of ours; pyperf takes 20 processes.")
+@click.option("--fast", is_flag=True, help="One value of each kernel by pyperf: a try, no measurement.")
+@click.option("--json", "file", metavar="FILE", help="Keep every figure.")
+def main(runs: int, samples: int, fast: bool, file: str | None) -> None:
+    """Compare medians with pyperf's, and the ratio of two implementations on a quiet machine and a busy one."""
+    agreement = [side_by_side(samples, 1 if fast else _PIECES, fast) for _ in range(runs)]
+    quiet, loaded = [], []
+    for _ in range(runs):
+        quiet.append(ratio(samples))
+        with busy():
+            loaded.append(ratio(samples))
+    click.echo("\n".join([*report_agreement(agreement), report_load(quiet, loaded)]))
+    if file:
+        found = {"agreement": agreement, "quiet": quiet, "busy": loaded}
+        Path(file).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
