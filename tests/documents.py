@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["ROOT", "Block", "blocks", "shell_variables"]
+__all__ = ["ROOT", "Block", "blocks", "pattern", "shell_variables"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,6 +45,13 @@ def blocks(page: str) -> list[Block]:
             line = page.count("\n", 0, match.start()) + 1
             found.append(Block(language, code, line, int(exit_code or 0), None))
     return found
+
+
+def pattern(shown: str) -> str:
+    """What matches an output that is shown with `...` for what is left out: in a line, or lines between two."""
+    return "\n".join(
+        r"(?:.*\n)*.*" if line == "..." else ".*".join(map(re.escape, line.split("..."))) for line in shown.splitlines()
+    )
 
 
 def shell_variables(directory: Path, columns: int) -> dict[str, str]:

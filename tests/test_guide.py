@@ -1,4 +1,4 @@
-"""docs/overnight.md says what is true: each block runs, in the order of the page, and prints what is shown under it."""
+"""The guides in docs/ say what is true: each block runs, in the page's order, and prints what is shown under it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT, blocks, shell_variables
+from tests.documents import ROOT, blocks, pattern, shell_variables
 
-GUIDE = (ROOT / "docs" / "overnight.md").read_text(encoding="utf-8")
+OVERNIGHT, BENCHMARKING = "overnight.md", "benchmarking.md"
 
 
-BLOCKS = blocks(GUIDE)
+def _page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -25,42 +26,35 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def _comparable(output: str) -> str:
-    """It without what differs between runs: times, dates, pids, machines, seconds, and trailing blanks."""
+    """It without what differs between runs: times, dates, pids, machines, seconds, and the width of columns."""
     text = re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "<time>", output)
     text = re.sub(r"\S+ pid \d+", "# pid #", text)
     text = re.sub(r"\b\d+(\.\d+)? s\b", "# s", text)
-    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
-
-
-def _pattern(shown: str) -> str:
-    """What matches an output that is shown with `...` for what is left out: in a line, or lines between two."""
-    lines = _comparable(shown).splitlines()
-    return "\n".join(
-        r"(?:.*\n)*.*" if line == "..." else ".*".join(map(re.escape, line.split("..."))) for line in lines
-    )
+    return "\n".join(re.sub(" {2,}", " ", line.rstrip()) for line in text.strip("\n").splitlines())
 
 
 def test_the_page_has_commands_their_output_and_nothing_too_wide() -> None:
-    assert {block.language for block in BLOCKS} == {"python", "sh"}
-    assert sum(block.output is not None for block in BLOCKS) >= 15
-    code = "".join(block.code for block in BLOCKS)
+    guide = _page(OVERNIGHT)
+    found = blocks(guide)
+    assert {block.language for block in found} == {"python", "sh"}
+    assert sum(block.output is not None for block in found) >= 15
+    code = "".join(block.code for block in found)
     for command in ("run", "status", "results", "failures", "logs", "list", "report"):
         assert f"jobrunner {command}" in code
-    assert max(map(len, GUIDE.splitlines())) <= 125
+    assert max(map(len, guide.splitlines())) <= 125
 
 
 def test_what_is_left_out_of_an_output_may_be_anything_and_the_rest_must_be_there() -> None:
-    assert re.fullmatch(_pattern("a\n...\nz ...\n"), _comparable("a\nb\nc\nz 1\n"))
-    assert re.fullmatch(_pattern("a\n...\nz\n"), _comparable("a\nb c\nz\n"))
-    assert not re.fullmatch(_pattern("a\n...\nz\n"), _comparable("a\nb\n"))
-    assert not re.fullmatch(_pattern("a 1.5 s\n"), _comparable("a 1.5 m\n"))
+    assert re.fullmatch(pattern(_comparable("a\n...\nz ...\n")), _comparable("a\nb\nc\nz 1\n"))
+    assert re.fullmatch(pattern(_comparable("a\n...\nz\n")), _comparable("a\nb c\nz\n"))
+    assert not re.fullmatch(pattern(_comparable("a\n...\nz\n")), _comparable("a\nb\n"))
+    assert not re.fullmatch(pattern(_comparable("a 1.5 s\n")), _comparable("a 1.5 m\n"))
 
 
-def test_every_block_runs_in_turn_and_prints_what_is_shown(tmp_path: Path, environment: dict[str, str]) -> None:
-    directory = tmp_path / "reader"
+def _run_page(name: str, directory: Path, environment: dict[str, str]) -> None:
     directory.mkdir()
-    for block in BLOCKS:
-        where = f"docs/overnight.md:{block.line}"
+    for block in blocks(_page(name)):
+        where = f"docs/{name}:{block.line}"
         if ".dataframe()" in block.code and importlib.util.find_spec("pandas") is None:
             compile(block.code, where, "exec")
             continue
@@ -82,7 +76,16 @@ def test_every_block_runs_in_turn_and_prints_what_is_shown(tmp_path: Path, envir
         )
         assert ran.returncode == block.exit_code, f"{where}: {ran.stdout}"
         shown, printed = block.output or "", _comparable(ran.stdout)
-        assert re.fullmatch(_pattern(shown), printed), f"{where}: {ran.stdout}"
+        assert re.fullmatch(pattern(_comparable(shown)), printed), f"{where}: {ran.stdout}"
+
+
+def test_the_guide_to_benchmark_runs_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
+    _run_page(BENCHMARKING, tmp_path / "reader", environment)
+
+
+def test_the_guide_to_overnight_batches_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
+    directory = tmp_path / "reader"
+    _run_page(OVERNIGHT, directory, environment)
     assert "<html" in (directory / "percolation.html").read_text(encoding="utf-8")
     # The script for a cluster runs without one.
     script = subprocess.run(
