@@ -239,7 +239,7 @@ class _Files:
         """Check, before anything is measured, that they can be written.
 
         Raises:
-            WrongUse: one has no name, is a directory, has none to be in, or is the store; or there is nothing to draw with.
+            WrongUse: one has no name, is a directory or in none, or is the store; or there is nothing to draw with.
         """
         for option, path in (("--json", self._json), ("--pyperf", self._pyperf), ("--csv", self._csv)):
             if path is None or (option == "--json" and path == _STDOUT):
