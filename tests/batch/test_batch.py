@@ -194,8 +194,8 @@ def test_rows_with_and_without_a_seed_have_the_same_columns(tmp_path: Path) -> N
 
 @pytest.fixture
 def on_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("connection", "registry"):
-        monkeypatch.setattr(f"jobrunner.batch.{module}.network_file_system", lambda path: "nfs4")
+    for module in ("storage.connection", "batch.registry"):
+        monkeypatch.setattr(f"jobrunner.{module}.network_file_system", lambda path: "nfs4")
 
 
 def _used_elsewhere(store: Path, seen_at: float) -> None:
