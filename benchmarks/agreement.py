@@ -8,6 +8,7 @@ the spread and not only the median.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -28,8 +29,11 @@ __all__ = ["KERNELS", "main", "report_agreement", "report_load"]
 #: What both are given: one thread for BLAS, as the workers of a benchmark have.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-#: Turns of each in a run.
-_PIECES = 5
+#: Turns of each in a run.  The run's ratio is the median of the ratios of its turns.
+_PIECES = 10
+
+#: By ``"pyperf"`` and ``"jobrunner"`` the median of each kernel in seconds, by ``"ratio"`` that of ours by pyperf's.
+Run = Mapping[str, Mapping[str, float]]
 
 
 def by_pyperf(processes: int, fast: bool) -> dict[str, list[float]]:
@@ -58,18 +62,29 @@ def by_jobrunner(samples: int) -> dict[str, list[float]]:
     return {series.name: [value for sample in series.good for value in sample.values] for series in result.series}
 
 
-def side_by_side(samples: int, pieces: int, fast: bool) -> dict[str, dict[str, float]]:
-    """One run: the median of each kernel by both, which take turns, so that the machine's moods reach both alike."""
-    found: dict[str, dict[str, list[float]]] = {
+def side_by_side(samples: int, pieces: int, fast: bool) -> Run:
+    """One run: each kernel by both, which take turns, so that the machine's moods reach both alike."""
+    values: dict[str, dict[str, list[list[float]]]] = {
         who: {kernel: [] for kernel in KERNELS} for who in ("pyperf", "jobrunner")
     }
     for piece in range(pieces):
         for who in ("pyperf", "jobrunner") if piece % 2 else ("jobrunner", "pyperf"):
             count = max(1, samples // pieces)
-            values = by_pyperf(count, fast) if who == "pyperf" else by_jobrunner(count)
-            for kernel, more in values.items():
-                found[who][kernel] += more
-    return {who: {kernel: statistics.median(times) for kernel, times in by.items()} for who, by in found.items()}
+            found = by_pyperf(count, fast) if who == "pyperf" else by_jobrunner(count)
+            for kernel, more in found.items():
+                values[who][kernel].append(more)
+    medians = {
+        who: {kernel: statistics.median(itertools.chain(*turns)) for kernel, turns in of.items()}
+        for who, of in values.items()
+    }
+    ratios = {
+        kernel: statistics.median(
+            statistics.median(ours) / statistics.median(theirs)
+            for ours, theirs in zip(values["jobrunner"][kernel], values["pyperf"][kernel], strict=True)
+        )
+        for kernel in KERNELS
+    }
+    return {**medians, "ratio": ratios}
 
 
 def ratio(samples: int) -> float:
@@ -90,12 +105,11 @@ def busy() -> Iterator[None]:
             process.kill()
 
 
-def report_agreement(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> list[str]:
+def report_agreement(runs: Sequence[Run]) -> list[str]:
     """Lines on each kernel: every run, the median of the ratios, and the spreads."""
     lines = []
     for kernel in KERNELS:
-        theirs, ours = ([run[who][kernel] for run in runs] for who in ("pyperf", "jobrunner"))
-        ratios = [b / a for a, b in zip(theirs, ours, strict=True)]
+        theirs, ours, ratios = ([run[what][kernel] for run in runs] for what in ("pyperf", "jobrunner", "ratio"))
         lines.append(
             f"{kernel}: jobrunner by pyperf {_listed(ratios)}; median {statistics.median(ratios):.3f}; medians "
             f"{statistics.median(theirs) * 1e6:.4g} and {statistics.median(ours) * 1e6:.4g} µs; spread "

@@ -20,7 +20,7 @@ def test_a_short_run_reports_each_kernel_and_the_ratio_under_load(tmp_path: Path
     lines = ran.output.splitlines()
     assert [line.partition(":")[0] for line in lines] == [*agreement.KERNELS, "unfold by fold"]
     kept = json.loads((tmp_path / "out.json").read_text())
-    assert set(kept["agreement"][0]) == {"pyperf", "jobrunner"}
+    assert set(kept["agreement"][0]) == {"pyperf", "jobrunner", "ratio"}
     for measured in kept["agreement"][0].values():
         assert set(measured) == set(agreement.KERNELS)
         assert all(seconds > 0 for seconds in measured.values())
@@ -29,7 +29,11 @@ def test_a_short_run_reports_each_kernel_and_the_ratio_under_load(tmp_path: Path
 
 def test_spread_and_median_are_of_all_runs() -> None:
     runs = [
-        {"pyperf": dict.fromkeys(agreement.KERNELS, 1e-6), "jobrunner": dict.fromkeys(agreement.KERNELS, ours * 1e-6)}
+        {
+            "pyperf": dict.fromkeys(agreement.KERNELS, 1e-6),
+            "jobrunner": dict.fromkeys(agreement.KERNELS, ours * 1e-6),
+            "ratio": dict.fromkeys(agreement.KERNELS, ours),
+        }
         for ours in (1.0, 1.1, 0.9)
     ]
     lines = agreement.report_agreement(runs)
