@@ -29,9 +29,6 @@ __all__ = ["KERNELS", "main", "report_agreement", "report_load"]
 #: What both are given: one thread for BLAS, as the workers of a benchmark have.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-#: Turns of each in a run.  The run's ratio is the median of the ratios of its turns.
-_PIECES = 10
-
 #: By ``"pyperf"`` and ``"jobrunner"`` the median of each kernel in seconds, by ``"ratio"`` that of ours by pyperf's.
 Run = Mapping[str, Mapping[str, float]]
 
@@ -62,19 +59,22 @@ def by_jobrunner(samples: int) -> dict[str, list[float]]:
     return {series.name: [value for sample in series.good for value in sample.values] for series in result.series}
 
 
-def side_by_side(samples: int, pieces: int, fast: bool) -> Run:
-    """One run: each kernel by both, which take turns, so that the machine's moods reach both alike."""
+def side_by_side(samples: int, turns: int, fast: bool) -> Run:
+    """One run: each kernel by both, which take turns, so that the machine's moods reach both alike.
+
+    The run's ratio is the median of the ratios of its turns.
+    """
     values: dict[str, dict[str, list[list[float]]]] = {
         who: {kernel: [] for kernel in KERNELS} for who in ("pyperf", "jobrunner")
     }
-    for piece in range(pieces):
-        for who in ("pyperf", "jobrunner") if piece % 2 else ("jobrunner", "pyperf"):
-            count = max(1, samples // pieces)
+    for turn in range(turns):
+        for who in ("pyperf", "jobrunner") if turn % 2 else ("jobrunner", "pyperf"):
+            count = max(1, samples // turns)
             found = by_pyperf(count, fast) if who == "pyperf" else by_jobrunner(count)
             for kernel, more in found.items():
                 values[who][kernel].append(more)
     medians = {
-        who: {kernel: statistics.median(itertools.chain(*turns)) for kernel, turns in of.items()}
+        who: {kernel: statistics.median(itertools.chain(*pieces)) for kernel, pieces in of.items()}
         for who, of in values.items()
     }
     ratios = {
@@ -136,20 +136,31 @@ def _spread(numbers: Sequence[float]) -> float:
     return 100.0 * (max(numbers) - min(numbers)) / statistics.median(numbers)
 
 
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+
+
 @click.command()
 @click.option("--runs", default=5, show_default=True, help="Runs of each kind.")
 @click.option("--samples", default=20, show_default=True, help="Samples of a run of ours; pyperf takes 20 processes.")
+@click.option("--turns", default=10, show_default=True, help="Turns of pyperf and of ours in a run.")
 @click.option("--fast", is_flag=True, help="One value of each kernel by pyperf: a try, no measurement.")
 @click.option("--json", "file", metavar="FILE", help="Keep every figure.")
-def main(runs: int, samples: int, fast: bool, file: str | None) -> None:
+def main(runs: int, samples: int, turns: int, fast: bool, file: str | None) -> None:
     """Compare medians with pyperf's, and the ratio of two implementations on a quiet machine and a busy one."""
-    agreement = [side_by_side(samples, 1 if fast else _PIECES, fast) for _ in range(runs)]
+    agreement: list[Run] = []
+    for number in range(runs):
+        agreement.append(side_by_side(samples, turns, fast))
+        _progress(f"run {number + 1} of {runs}: {agreement[-1]['ratio']}")
+    click.echo("\n".join(report_agreement(agreement)))
     quiet, loaded = [], []
-    for _ in range(runs):
+    for number in range(runs):
         quiet.append(ratio(samples))
         with busy():
             loaded.append(ratio(samples))
-    click.echo("\n".join([*report_agreement(agreement), report_load(quiet, loaded)]))
+        _progress(f"run {number + 1} of {runs}: quiet {quiet[-1]:.3f}, busy {loaded[-1]:.3f}")
+    click.echo(report_load(quiet, loaded))
     if file:
         found = {"agreement": agreement, "quiet": quiet, "busy": loaded}
         Path(file).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -80,7 +80,7 @@ class Batch:
         >>> store = os.path.join(tempfile.mkdtemp(), "powers.db")
         >>> batch = Batch("operator:pow", [{}], name="none", store=store)
         Traceback (most recent call last):
-        jobrunner.errors.SpecError: a: pow() takes it by position only; a batch passes parameters by name
+        jobrunner.errors.SpecError: a: pow() takes it by position only; parameters are passed by name
         >>> sevenths = sweep(numerator=[1, 2, 3], denominator=[7])
         >>> batch = Batch("fractions:Fraction", sevenths, name="sevenths", store=store)
         >>> batch.run().done

@@ -110,7 +110,7 @@ def check_parameters(target: Target, names: Iterable[str], common: Iterable[str]
         if name in by_name or takes_any:
             continue
         if name in by_position:
-            raise SpecError(f"{target.name}() takes it by position only; a batch passes parameters by name", key=name)
+            raise SpecError(f"{target.name}() takes it by position only; parameters are passed by name", key=name)
         has = f"it has {', '.join(by_name)}" if by_name else "it has none"
         raise SpecError(f"{target.name}() has no such parameter; {has}{did_you_mean(name, by_name)}", key=name)
     for parameter in parameters:
@@ -121,7 +121,7 @@ def check_parameters(target: Target, names: Iterable[str], common: Iterable[str]
         if required and parameter.name not in always:
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 raise SpecError(
-                    f"{target.name}() takes it by position only; a batch passes parameters by name", key=parameter.name
+                    f"{target.name}() takes it by position only; parameters are passed by name", key=parameter.name
                 )
             if parameter.name in given:
                 raise SpecError(f"{target.name}() requires this parameter, and some points lack it", key=parameter.name)

@@ -167,6 +167,8 @@ def _scaled(estimate: Estimate, factor: float) -> Estimate:
 def _text(serial: Estimate) -> str:
     if math.isinf(serial.high):
         return f"serial fraction about {_percent(serial.value)}, from one round"
+    if serial.low <= 0 and serial.high >= 1:
+        return f"serial fraction about {_percent(serial.value)}, but the runs vary too much to tell"
     if serial.high < 0:
         return "no serial part: more than w times as fast with w workers"
     if serial.low <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from jobrunner.errors import SpecError
 __all__ = ["Baseline", "Comparison", "check_baseline", "comparisons", "read_baseline"]
 
 #: A larger file is no benchmark's.
-_BYTES_MOST = 512 * 2**20
+_BYTES_MOST = 256 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,11 @@ class Comparison:
         """Whether the interval excludes that both take the same time."""
         return self.ratio is not None and self.ratio.excludes(1.0)
 
+    @property
+    def decided(self) -> bool:
+        """Whether there are samples enough to tell slower from faster at all."""
+        return self.ratio is not None and math.isfinite(self.ratio.high)
+
     def slower_by(self, share: float) -> bool:
         """Whether it is slower, and by more than `share` (0.05 is 5 %).
 
@@ -83,7 +89,7 @@ def comparisons(result: BenchmarkResult, baseline: Baseline | None = None) -> li
     for series in result.series:
         if series.implementation == first:
             continue
-        reference = result.at(first, series.parameters)
+        reference = result.beside(series, first)
         if reference is not None:
             ratio = result.ratio(series, reference)
             found.append(Comparison(series=series, reference=reference.name, ratio=ratio))
@@ -143,9 +149,11 @@ def read_baseline(path: str | os.PathLike[str]) -> Baseline:
     """
     file = Path(path)
     try:
-        if file.stat().st_size > _BYTES_MOST:
+        with open(file, "rb") as opened:
+            content = opened.read(_BYTES_MOST + 1)  # a device has no size, and may have no end
+        if len(content) > _BYTES_MOST:
             raise SpecError("is too large for a benchmark's file", file=str(path), key="--baseline")
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(content)
     except OSError as error:
         raise SpecError(f"can't be read: {error.strerror or error}", file=str(path), key="--baseline") from None
     except (ValueError, RecursionError):
@@ -154,7 +162,7 @@ def read_baseline(path: str | os.PathLike[str]) -> Baseline:
         if "series" in document:
             return _own(document, str(path))
         return _pyperf(document, str(path))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         raise SpecError(
             "is no benchmark's file: expected what --json, --pyperf or pyperf has written",
             file=str(path),

@@ -23,17 +23,18 @@ class Cores:
     Attributes:
         reserved: the cores that a sample is pinned to; empty: none can be, or none is to be.
         others: what is left to the calling process; empty: the same as the reserved ones.
+        pool: what the workers of a batch may use, in the order in which it is taken.
         note: what a reader of the results should know of that.
     """
 
     reserved: tuple[int, ...] = ()
     others: tuple[int, ...] = ()
+    pool: tuple[int, ...] = ()
     note: str | None = None
 
     def for_width(self, cores: int) -> tuple[int, ...]:
-        """So many cores for a pool, the reserved ones first; empty where there are not so many."""
-        every = (*self.reserved, *reversed(self.others))
-        return every[:cores] if self.reserved and cores <= len(every) else ()
+        """So many cores for the workers of a batch; all that there are, where that is more than there are."""
+        return self.pool[:cores]
 
 
 def usable_cores() -> tuple[int, ...] | None:
@@ -81,6 +82,8 @@ def choose_cores(threads: int, *, pin: bool | None = None, wanted: Sequence[int]
         ValueError: the system can't pin, there are no such cores, or fewer than `threads`.
     """
     if pin is False:
+        if wanted:
+            raise ValueError("cores to be pinned to were given, and not to be pinned: leave out either")
         return Cores()
     usable = usable_cores()
     if usable is None:
@@ -97,7 +100,7 @@ def choose_cores(threads: int, *, pin: bool | None = None, wanted: Sequence[int]
             )
         if len(wanted) < threads:
             raise ValueError(f"{len(wanted)} cores are too few for {threads} threads")
-        reserved = tuple(sorted(wanted))
+        reserved = tuple(sorted(wanted)[-threads:])
     elif len(isolated) >= threads:
         reserved = isolated[-threads:]
     elif threads <= len(usable):
@@ -110,7 +113,10 @@ def choose_cores(threads: int, *, pin: bool | None = None, wanted: Sequence[int]
     others = tuple(core for core in usable if core not in beside)
     others = others or tuple(core for core in usable if core not in reserved)
     note = None if others else "the calling process has no core but those that samples run on"
-    return Cores(reserved=reserved, others=others, note=note)
+    # Those that were asked for, and no others; else the reserved ones first, and the calling process's last.
+    rest = wanted or (*(core for core in usable if core in beside), *reversed(others))
+    pool = (*reserved, *(core for core in rest if core not in reserved))
+    return Cores(reserved=reserved, others=others, pool=pool, note=note)
 
 
 def _spread(cores: Sequence[int]) -> list[int]:

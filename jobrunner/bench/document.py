@@ -6,10 +6,10 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobrunner.bench.compare import comparisons
+from jobrunner.bench.compare import Comparison, comparisons
 from jobrunner.bench.intervals import Estimate
 from jobrunner.bench.result import BenchmarkResult, Growth, Scaling, Series
 from jobrunner.storage.whole_file import whole_file
@@ -23,7 +23,7 @@ FORMAT = "jobrunner-benchmark"
 VERSION = 1
 
 
-def as_document(result: BenchmarkResult) -> dict[str, Any]:
+def as_document(result: BenchmarkResult, compared: Sequence[Comparison] | None = None) -> dict[str, Any]:
     """The document of a benchmark.
 
     Durations are in seconds, sizes in bytes, times in UTC epoch seconds.  An interval is ``{"value", "low", "high"}``,
@@ -44,7 +44,7 @@ def as_document(result: BenchmarkResult) -> dict[str, Any]:
         "series": [_series(series) for series in result.series],
         "comparisons": [
             {"series": each.series.name, "reference": each.reference, "ratio": _interval(each.ratio)}
-            for each in comparisons(result)
+            for each in (comparisons(result) if compared is None else compared)
         ],
         "growth": [_growth(growth) for growth in result.growths],
         "scaling": [_scaling(scaling) for scaling in result.scaling],
@@ -113,12 +113,14 @@ def _interval(estimate: Estimate | None) -> Mapping[str, float | None] | None:
     }
 
 
-def write_document(result: BenchmarkResult, path: str | os.PathLike[str]) -> None:
+def write_document(
+    result: BenchmarkResult, path: str | os.PathLike[str], compared: Sequence[Comparison] | None = None
+) -> None:
     """Write the document to a file, whole or not at all.
 
     Raises:
         StoreError: it can't be written.
     """
     with whole_file(path, "JSON file") as file:
-        json.dump(as_document(result), file, allow_nan=False, indent=1)
+        json.dump(as_document(result, compared), file, allow_nan=False, indent=1)
         file.write("\n")

@@ -16,14 +16,14 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from jobrunner.batch import canonical_json, did_you_mean
 from jobrunner.bench.result import Sample, Scaling, ScalingRun
 from jobrunner.bench.timing import Calibration
 from jobrunner.errors import SpecError, StoreError
 from jobrunner.storage.connection import connect, store_errors
-from jobrunner.storage.owners import Owner, this_process
+from jobrunner.storage.owners import Owner, Runs, this_process
 
 __all__ = ["Journal", "JournalStore", "Stored", "read_benchmark", "stored_benchmarks"]
 
@@ -51,6 +51,10 @@ _TABLES = (
     """,
     "CREATE INDEX IF NOT EXISTS benchmark_event_by_benchmark ON benchmark_event (benchmark)",
 )
+
+
+#: The benchmarks that this process measures, each on a thread.
+_MEASURED: Final = Runs()
 
 
 class Journal:
@@ -266,7 +270,7 @@ class JournalStore:
             known = None
             if row is not None:
                 known, before, owner, complete = row
-                self._check_free(name, owner)
+                self._check_free(name, known, owner)
                 reason = "--fresh" if fresh else _why_anew(json.loads(before), json.loads(told), bool(complete))
                 if reason is not None:
                     kept = self._rename(name, known)
@@ -280,7 +284,8 @@ class JournalStore:
                 ).lastrowid
             else:
                 self._connection.execute("UPDATE benchmark SET owner = ? WHERE id = ?", (mine, known))
-        assert known is not None
+            assert known is not None
+            _MEASURED.begin(self.path, known)
         self._benchmark = known
         journal = Journal(Keep(self, known))
         stored = _read(self._connection, self.path, name, journal)
@@ -288,9 +293,13 @@ class JournalStore:
             message = f"goes on with the {journal.count} samples and runs that were measured before"
         return journal, stored, message
 
-    def _check_free(self, name: str, owner: str | None) -> None:
+    def _check_free(self, name: str, known: int, owner: str | None) -> None:
         holder = Owner(**json.loads(owner)) if owner else None
-        if holder is not None and holder != this_process() and (not holder.visible() or holder.alive()):
+        if holder is None:
+            return
+        # By another thread of this process, or by another process; what ended by an error holds nothing.
+        ours = holder == this_process()
+        if _MEASURED.has(self.path, known) if ours else not holder.visible() or holder.alive():
             raise StoreError(
                 f"benchmark {name!r} is being measured by {holder.host} pid {holder.pid}: wait for it, end it, or "
                 "choose another --name",
@@ -305,6 +314,8 @@ class JournalStore:
 
     def end(self, *, complete: bool) -> None:
         """Say that this process measures no more."""
+        if self._benchmark is not None:
+            _MEASURED.end(self.path, self._benchmark)
         self.execute("UPDATE benchmark SET owner = NULL, complete = ? WHERE id = ?", int(complete), self._benchmark)
 
 
@@ -322,6 +333,7 @@ def _why_anew(before: Mapping[str, Any], now: Mapping[str, Any], complete: bool)
         ("settings", "its settings"),
         ("series", "what is measured"),
         ("machine", "the machine"),
+        ("cores", "what samples are pinned to"),
     ):
         if before.get(key) != now.get(key):
             return f"{what} has changed" if key != "settings" else f"{what} have changed"

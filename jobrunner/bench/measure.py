@@ -28,6 +28,7 @@ from jobrunner.bench.intervals import relative_error
 from jobrunner.bench.journal import Journal
 from jobrunner.bench.plan import Plan, SeriesPlan
 from jobrunner.bench.result import Sample, Scaling, ScalingRun
+from jobrunner.bench.settings import SAMPLES_MOST
 from jobrunner.bench.timing import Calibration, Failure, Task, Timing
 from jobrunner.errors import MemoryLimitExceeded, SerializationError, TimeLimitExceeded, WorkerDiedError
 from jobrunner.executors.local import LocalExecutor
@@ -39,9 +40,8 @@ T = TypeVar("T")
 #: A series, or a width, that has failed so often in a row is given up.
 _FAILURES_MOST = 3
 
-#: The least samples of a series whose end is not told by their number, and the most.
+#: The least samples of a series whose end is not told by their number.
 _SAMPLES_LEAST = 5
-_SAMPLES_MOST = 1000
 
 #: Samples before a relative error is believed.
 _RSE_LEAST = 10
@@ -53,8 +53,8 @@ _JOBS_PER_WORKER = 2
 #: times as many as it would have otherwise.
 _JOBS_TIMES = 4
 
-#: Tries to have each worker of a pool warm.
-_WARM_TRIES = 50
+#: So many tries in a row that reach no new worker of a pool tell that there are no more.
+_WARM_TRIES = 3
 
 
 class Engine(Protocol):
@@ -174,11 +174,15 @@ class Measurement:
                 continue
             self._tell(f"calibrating {series.name}")
             task = dataclasses.replace(series.task, cores=self._cores.reserved)
-            found: Calibration | _Problem = self._outcome(executor.submit(timing.calibrate, task))
-            if isinstance(found, _Problem):
-                self._journal.give_up(series.name, found.sentence)
-            else:
-                self._journal.calibrated(series.name, found)
+            for attempt in range(_FAILURES_MOST):
+                found: Calibration | _Problem = self._outcome(executor.submit(timing.calibrate, task))
+                if not isinstance(found, _Problem):
+                    self._journal.calibrated(series.name, found)
+                    break
+                # What was raised, or took too much, would be again; a crash may have been chance.
+                if found.kind != "crashed" or attempt == _FAILURES_MOST - 1:
+                    self._journal.give_up(series.name, f"it can't be calibrated: {found.sentence}")
+                    break
 
     def _sample(self, executor: Engine) -> None:
         number = 0
@@ -226,7 +230,7 @@ class Measurement:
         if settings.sample_count is not None:
             return len(samples) < settings.sample_count
         good = [sample for sample in samples if sample.failure is None]
-        if len(samples) >= _SAMPLES_MOST:
+        if len(samples) >= SAMPLES_MOST:
             return False
         if settings.min_time is not None:
             timed = sum(sum(sample.values) * sample.loops for sample in good)
@@ -300,13 +304,13 @@ class Measurement:
     def _warm(self, executor: Engine, task: Task, width: int) -> set[int] | _Problem:
         """Have every worker of a pool set its call up and run it; returns their process ids."""
         seen: set[int] = set()
-        for _ in range(_WARM_TRIES):
+        in_vain = 0
+        while len(seen) < width and in_vain < _WARM_TRIES:
             found = self._batch(executor, [task] * width)
             if isinstance(found, _Problem):
                 return found
+            in_vain = 0 if found - seen else in_vain + 1
             seen |= found
-            if len(seen) >= width:
-                break
         return seen
 
     def _batch(self, executor: Engine, tasks: Sequence[Task]) -> set[int] | _Problem:
@@ -339,6 +343,11 @@ class Measurement:
             return _Problem("cancelled", "it was cancelled")
         error = future.exception()
         if error is not None:
+            if isinstance(error, SerializationError):
+                said = " ".join(str(error.__cause__ or error).split())
+                return _Problem(
+                    _kind(error), f"the function, its setup or an argument can't be sent to a worker: {said}"
+                )
             report = getattr(future, "report", None)
             cause = report().cause if report is not None else None
             return _Problem(_kind(error), cause or f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -188,10 +188,10 @@ def _implementations(
     functions: Sequence[str | Callable[..., Any]] | Mapping[str, Callable[..., Any]],
 ) -> list[Implementation]:
     if isinstance(functions, Mapping):
-        named = [
-            _implementation(function, set(), name if isinstance(name, str) else str(name))
-            for name, function in functions.items()
-        ]
+        for name in functions:
+            if not isinstance(name, str) or not name:
+                raise TypeError(f"the name of a function must be text, not {name!r}")
+        named = [_implementation(function, set(), name) for name, function in functions.items()]
     else:
         taken: set[str] = set()
         named = [_implementation(function, taken) for function in functions]
@@ -210,6 +210,12 @@ def _implementation(function: str | Callable[..., Any], taken: set[str], name: s
         found = target.text
     else:
         raise TypeError(f"expected a function or its name such as 'module:function', found {function!r}")
+    if inspect.iscoroutinefunction(target.function) or inspect.isgeneratorfunction(inspect.unwrap(target.function)):
+        raise SpecError(
+            f"calling {target.name}() only makes a coroutine or generator, and runs nothing of it: name a function "
+            "that runs it to its end",
+            key="target",
+        )
     name = name or found
     number = 2
     unique = name

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobrunner.bench import amdahl, checks, growth, intervals
+from jobrunner.bench.settings import SAMPLES_MOST
 
 if TYPE_CHECKING:
     from jobrunner.bench import compare
@@ -259,16 +260,10 @@ class BenchmarkResult:
         """The series of that name."""
         return next((series for series in self.series if series.name == name), None)
 
-    def at(self, implementation: str, parameters: Mapping[str, Any]) -> Series | None:
-        """An implementation's series at a point."""
-        return next(
-            (
-                series
-                for series in self.series
-                if series.implementation == implementation and series.parameters == parameters
-            ),
-            None,
-        )
+    def beside(self, series: Series, implementation: str) -> Series | None:
+        """Another implementation's series at the point of this one."""
+        # By name, where values stand as JSON: for Python 1 and True are equal.
+        return self.find(implementation + series.name.removeprefix(series.implementation))
 
     @functools.cached_property
     def varying(self) -> tuple[str, ...]:
@@ -283,12 +278,24 @@ class BenchmarkResult:
 
         Where most samples ran beside other work that is said of the whole, and not what follows from it.
         """
+        notes = (*self.notes, *self._unreached())
         good = sum(len(series.good) for series in self.series)
         beside = sum(series.beside_others for series in self.series)
         if 2 * beside <= good or not beside:
-            return (*self.notes, *(f"{series.name}: {text}" for series in self.series for text in series.warnings))
+            return (*notes, *(f"{series.name}: {text}" for series in self.series for text in series.warnings))
         whole = f"{beside} of {good} samples ran beside other work on this machine: close what else runs, and run again"
-        return (*self.notes, whole, *(f"{series.name}: {series.too_fast}" for series in self.series if series.too_fast))
+        return (*notes, whole, *(f"{series.name}: {series.too_fast}" for series in self.series if series.too_fast))
+
+    def _unreached(self) -> list[str]:
+        """The series that ended by the bound on samples, before what was asked for was reached."""
+        asked = next((name for name in ("min_time", "target_rse") if self.settings.get(name) is not None), None)
+        if asked is None:
+            return []
+        return [
+            f"{series.name}: stopped at {SAMPLES_MOST} samples, before {asked} was reached"
+            for series in self.series
+            if len(series.samples) >= SAMPLES_MOST
+        ]
 
     @property
     def failed(self) -> bool:
@@ -334,13 +341,17 @@ class BenchmarkResult:
 
     # --- files ---
 
-    def as_dict(self) -> dict[str, Any]:
-        """The result with all its samples and statistics, as `json.dumps` takes it."""
+    def as_dict(self, compared: Sequence[compare.Comparison] | None = None) -> dict[str, Any]:
+        """The result with all its samples and statistics, as `json.dumps` takes it.
+
+        Args:
+            compared: the comparisons that it tells, from `jobrunner.bench.compare`; None: with the first function.
+        """
         from jobrunner.bench.document import as_document
 
-        return as_document(self)
+        return as_document(self, compared)
 
-    def write_json(self, path: str | os.PathLike[str]) -> None:
+    def write_json(self, path: str | os.PathLike[str], compared: Sequence[compare.Comparison] | None = None) -> None:
         """Write `as_dict` to a file, which `jobrunner bench --baseline` reads.
 
         Raises:
@@ -348,7 +359,7 @@ class BenchmarkResult:
         """
         from jobrunner.bench.document import write_document
 
-        write_document(self, path)
+        write_document(self, path, compared)
 
     def write_pyperf(self, path: str | os.PathLike[str]) -> None:
         """Write the samples to a file that ``python -m pyperf`` reads.

@@ -174,7 +174,8 @@ def _journal(
         yield Journal(), told
         return
     with JournalStore(store) as opened:
-        identity = {**plan.identity(), "machine": description["machine"].get("cpu_model_name")}
+        machine, pinned = description["machine"].get("cpu_model_name"), description["settings"]["cores"]
+        identity = {**plan.identity(), "machine": machine, "cores": pinned}
         journal, stored, message = opened.begin(plan.name, identity, description, fresh=fresh)
         try:
             if message is not None and on_message is not None:

@@ -9,7 +9,10 @@ from typing import Any
 
 from jobrunner.options import JobOptions, check_count, check_seconds
 
-__all__ = ["Settings"]
+__all__ = ["SAMPLES_MOST", "Settings"]
+
+#: The most samples of a series whose end is not told by their number.
+SAMPLES_MOST = 1000
 
 #: Samples of each series where nothing else is said.
 _SAMPLES = 20

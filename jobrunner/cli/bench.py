@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from jobrunner.batch import DEFAULT_STORE, StopRequest
 from jobrunner.bench.compare import Baseline, Comparison, check_baseline, comparisons, read_baseline
@@ -37,12 +39,20 @@ _STDOUT = "-"
 
 
 def _share(text: str) -> float:
-    """A share such as ``5%`` or ``0.05``."""
+    """A share of a whole, such as ``5%`` or ``0.05``."""
+    share = _excess(text)
+    if not 0 < share < 1:
+        raise click.BadParameter(f"expected a share such as 5% or 0.05, found {text!r}")
+    return share
+
+
+def _excess(text: str) -> float:
+    """A share above another, such as ``5%``, ``0.05`` or ``200%``."""
     try:
         share = float(text.strip().removesuffix("%")) / (100.0 if text.strip().endswith("%") else 1.0)
     except ValueError:
         share = -1.0
-    if not 0 < share < 1:  # NaN neither
+    if not 0 <= share < math.inf:
         raise click.BadParameter(f"expected a share such as 5% or 0.05, found {text!r}")
     return share
 
@@ -106,7 +116,7 @@ file failed; 130 interrupted by Ctrl-C; 143 ended by SIGTERM."""
 @click.option("--memory-limit", metavar="BYTES", help="Memory that a sample may use, such as 2GiB.")
 @click.option("--baseline", metavar="FILE", help="Compare with what --json, --pyperf or pyperf has written.")
 @click.option("--any-machine", is_flag=True, help="Compare with the baseline of another machine, too.")
-@click.option("--fail-if-slower", type=_share, metavar="SHARE", help="Exit with 1 if slower by more, such as 5%.")
+@click.option("--fail-if-slower", type=_excess, metavar="SHARE", help="Exit with 1 if slower by more, such as 5%.")
 @click.option("--json", "json_file", metavar="FILE", help="Write everything as JSON; '-': print it, and no table.")
 @click.option("--pyperf", "pyperf_file", metavar="FILE", help="Write a file for 'python -m pyperf'.")
 @click.option("--csv", "csv_file", metavar="FILE", help="Write the samples as CSV.")
@@ -154,7 +164,7 @@ def bench(
     if any_machine and before is None:
         raise WrongUse("--any-machine goes with --baseline")
     if not targets:
-        _refuse_without_targets(parameters, fixed, setup, workers)
+        _refuse_without_targets()
         result = stored_result(store, name)
         _check_comparable(fail_if_slower, before, len(result.implementations))
         if before is not None:
@@ -213,12 +223,22 @@ def _check_comparable(fail_if_slower: float | None, baseline: Baseline | None, f
         raise WrongUse("--fail-if-slower compares with --baseline, or with the first of several TARGETs; give either")
 
 
-def _refuse_without_targets(
-    parameters: Sequence[str], fixed: Sequence[str], setup: str | None, workers: tuple[int, ...] | None
-) -> None:
-    for said, option in ((parameters, "-p"), (fixed, "--fixed"), (setup, "--setup"), (workers, "--workers")):
-        if said:
-            raise WrongUse(f"{option}: expected a TARGET to time, such as module:function")
+#: The options that go without a target: which benchmark of the store is shown, compared and written.
+_SHOWING = frozenset(
+    {
+        "targets", "name", "store", "baseline", "any_machine", "fail_if_slower", "json_file", "pyperf_file", "csv_file",
+        "plot_directory", "progress",
+    }
+)  # fmt: skip
+
+
+def _refuse_without_targets() -> None:
+    """Refuse options that say what is to be measured, where nothing is."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name not in _SHOWING:
+            raise WrongUse(f"{option.opts[0]}: expected a TARGET to time, such as module:function")
 
 
 class _Files:
@@ -241,11 +261,17 @@ class _Files:
         Raises:
             WrongUse: one has no name, is a directory or in none, or is the store; or there is nothing to draw with.
         """
+        taken: dict[str, str] = {}
         for option, path in (("--json", self._json), ("--pyperf", self._pyperf), ("--csv", self._csv)):
             if path is None or (option == "--json" and path == _STDOUT):
                 continue
             if not path:
                 raise WrongUse(f"{option}: expected a file, found nothing")
+            if path == _STDOUT:
+                raise WrongUse(f"{option}: only --json can be printed on stdout; name a file")
+            if path in taken:
+                raise WrongUse(f"{option}: {path!r} is written by {taken[path]} already; name another file")
+            taken[path] = option
             refuse_store(path, Path(store), option)
             if Path(path).is_dir():
                 raise WrongUse(f"{option}: {path!r} is a directory")
@@ -267,7 +293,7 @@ class _Files:
         """
         writers: list[Callable[[], object]] = []
         if self._json is not None and not self.prints_document:
-            writers.append(functools.partial(result.write_json, self._json))
+            writers.append(functools.partial(result.write_json, self._json, compared))
         if self._pyperf is not None and any(series.good for series in result.series):
             writers.append(functools.partial(result.write_pyperf, self._pyperf))
         elif self._pyperf is not None:
@@ -296,7 +322,7 @@ def _show(result: BenchmarkResult, baseline: Baseline | None, fail_if_slower: fl
     try:
         with may_be_closed():
             if files.prints_document:
-                click.echo(json.dumps(result.as_dict(), allow_nan=False, indent=1))
+                click.echo(json.dumps(result.as_dict(compared), allow_nan=False, indent=1))
             else:
                 print_result(result, compared, baseline)
     except OSError as error:
@@ -313,7 +339,10 @@ def _show(result: BenchmarkResult, baseline: Baseline | None, fail_if_slower: fl
 
 
 def _too_slow(compared: Sequence[Comparison], baseline: Baseline | None, share: float) -> bool:
-    """Whether one is slower than is allowed; says which."""
+    """Whether one is slower than is allowed, or can't be told to be; says which."""
+    undecided = [each for each in compared if not each.decided]
+    for each in undecided:
+        click.echo(f"undecided: {printable(each.series.name)} has too few samples to be called slower or not", err=True)
     slower = [each for each in compared if each.slower_by(share)]
     for each in slower:
         assert each.ratio is not None
@@ -323,4 +352,4 @@ def _too_slow(compared: Sequence[Comparison], baseline: Baseline | None, share: 
             f"({each.ratio.low:.3f} to {each.ratio.high:.3f}); {100 * share:.3g} % more are allowed",
             err=True,
         )
-    return bool(slower)
+    return bool(slower or undecided)

@@ -141,7 +141,8 @@ def _scaling_head(scaling: Scaling, result: BenchmarkResult, names: Mapping[str,
     point = {name: series.parameters[name] for name in result.varying if name in series.parameters}
     where = f" {describe(point)}" if point else ""
     calls = "" if scaling.loops == 1 else f" of {scaling.loops:,} calls"
-    return f"{printable(names[series.implementation])}{where}: batches of {plural(scaling.jobs, 'job')}{calls}"
+    against = "" if scaling.widths[0] == 1 else f"; speedup over {scaling.widths[0]} workers"
+    return f"{printable(names[series.implementation])}{where}: batches of {plural(scaling.jobs, 'job')}{calls}{against}"
 
 
 def _scaling(scaling: Scaling) -> Table:

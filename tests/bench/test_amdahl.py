@@ -131,3 +131,11 @@ def test_widths_are_distinct_numbers_of_workers(widths: tuple[int, ...]) -> None
 def test_a_round_has_a_place_for_each_width() -> None:
     with pytest.raises(ValueError, match="2 widths"):
         fit_amdahl((1, 2), [[1.0]])
+
+
+def test_runs_that_vary_too_much_tell_nothing_of_a_serial_part() -> None:
+    rounds = [[1.0, 0.3], [1.0, 1.4], [1.0, 0.9], [1.0, 0.5], [1.0, 1.2]]
+    found = fit_amdahl([1, 2], rounds)
+    assert found is not None
+    assert found.serial.low <= 0 < 1 <= found.serial.high
+    assert "vary too much to tell" in found.text

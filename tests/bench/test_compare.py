@@ -49,6 +49,23 @@ def test_each_implementation_is_compared_with_the_first_at_the_same_point() -> N
     assert all(each.ratio is not None and each.ratio.value == pytest.approx(1.5) for each in found)
 
 
+def test_values_that_are_equal_for_python_are_points_apart() -> None:
+    every = []
+    for value, factor in ((1, 1.0), (True, 3.0)):
+        for name, times in (("f", 1.0), ("g", 2.0)):
+            made = series(name, *scaled(factor * times))
+            about = {**vars_of(made), "name": f"{name} n={json.dumps(value)}", "parameters": {"n": value}}
+            every.append(Series(**about, samples=made.samples))
+    found = comparisons(result(*every))
+    assert [each.ratio.value for each in found if each.ratio] == [pytest.approx(2.0), pytest.approx(2.0)]
+
+
+def test_one_sample_decides_nothing() -> None:
+    (found,) = comparisons(result(series("f", 1.0), series("g", 2.0)))
+    assert not found.decided
+    assert not found.slower_by(0.05)
+
+
 def test_rounds_that_lack_one_of_both_are_left_out() -> None:
     one, other = series("f", *TIMES), series("g", *scaled(2.0))
     failed = Sample(round=0, failure="crashed", error="dead")
@@ -134,6 +151,10 @@ def test_pyperfs_own_file_is_a_baseline(tmp_path: Path) -> None:
         ('{"benchmarks": [{"metadata": {"name": "f"}, "runs": [{"values": [0]}]}]}', "is no benchmark's file"),
         ('{"benchmarks": [{"metadata": {"name": "f"}, "runs": [{"values": [NaN]}]}]}', "is no benchmark's file"),
         ('{"benchmarks": [{"metadata": {"name": "f"}, "runs": [{"values": ["x"]}]}]}', "is no benchmark's file"),
+        (
+            f'{{"benchmarks": [{{"metadata": {{"name": "f"}}, "runs": [{{"values": [{"9" * 400}]}}]}}]}}',
+            "is no benchmark's file",
+        ),
     ],
 )
 def test_what_is_no_baseline_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -26,7 +26,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_sample_gets_the_last_core_and_the_caller_leaves_its_sibling_too(machine: Path) -> None:
-    assert choose_cores(1) == Cores(reserved=(7,), others=(0, 1, 2, 4, 5, 6))
+    assert choose_cores(1) == Cores(reserved=(7,), others=(0, 1, 2, 4, 5, 6), pool=(7, 3, 6, 5, 4, 2, 1, 0))
 
 
 def test_threads_get_a_physical_core_each(machine: Path) -> None:
@@ -42,7 +42,11 @@ def test_cores_that_the_kernel_keeps_free_come_first(machine: Path) -> None:
 
 
 def test_the_cores_that_are_asked_for_are_taken(machine: Path) -> None:
-    assert choose_cores(1, wanted=(1, 2)).reserved == (1, 2)
+    found = choose_cores(1, wanted=(1, 2))
+    assert found.reserved == (2,)
+    assert [found.for_width(width) for width in (1, 2, 3)] == [(2,), (2, 1), (2, 1)]
+    with pytest.raises(ValueError, match="leave out either"):
+        choose_cores(1, pin=False, wanted=(1,))
     with pytest.raises(ValueError, match="there is no core 9 for this process; it may use 0, 1"):
         choose_cores(1, wanted=(9,))
     with pytest.raises(ValueError, match="1 cores are too few for 2 threads"):
@@ -87,10 +91,10 @@ def test_usable_cores_are_psutils_where_the_system_call_is_missing(monkeypatch: 
 
 
 def test_a_pool_gets_the_reserved_cores_first() -> None:
-    found = Cores(reserved=(3,), others=(0, 1, 2))
+    found = Cores(reserved=(3,), others=(0, 1, 2), pool=(3, 2, 1, 0))
     assert found.for_width(1) == (3,)
     assert found.for_width(3) == (3, 2, 1)
-    assert found.for_width(5) == ()
+    assert found.for_width(5) == (3, 2, 1, 0)
     assert Cores().for_width(1) == ()
 
 

@@ -95,6 +95,7 @@ def test_an_interrupted_benchmark_goes_on(path: Path, opened: JournalStore) -> N
     opened.end(complete=False)
     with JournalStore(path) as again:
         found, stored, message = again.begin("b", IDENTITY, {**DESCRIPTION, "order": 99}, fresh=False)
+        again.end(complete=False)
     assert state(found) == state(journal)
     assert stored.description["order"] == 5
     assert message == "goes on with the 3 samples and runs that were measured before"
@@ -119,6 +120,7 @@ def test_one_that_was_measured_to_its_end_is_measured_anew_and_kept(path: Path, 
         ({"series": ["f n=2"]}, "what is measured has changed"),
         ({"setup": {"s": []}}, "its setup has changed"),
         ({"machine": "Chip 2"}, "the machine has changed"),
+        ({"cores": [0]}, "what samples are pinned to has changed"),
     ],
 )
 def test_another_benchmark_of_the_name_begins_anew_and_says_why(
@@ -151,6 +153,16 @@ def test_a_benchmark_that_another_process_measures_is_refused(path: Path, opened
     dead = dataclasses.replace(this_process(), started="never")
     opened.execute("UPDATE benchmark SET owner = ?", json.dumps(dataclasses.asdict(dead)))
     opened.begin("b", IDENTITY, DESCRIPTION, fresh=False)
+
+
+def test_a_benchmark_that_another_thread_measures_is_refused(path: Path, opened: JournalStore) -> None:
+    opened.begin("b", IDENTITY, DESCRIPTION, fresh=False)
+    with JournalStore(path) as other, pytest.raises(StoreError, match="is being measured by"):
+        other.begin("b", IDENTITY, DESCRIPTION, fresh=False)
+    opened.end(complete=False)
+    with JournalStore(path) as other:
+        other.begin("b", IDENTITY, DESCRIPTION, fresh=False)
+        other.end(complete=False)
 
 
 def test_without_a_name_the_latest_is_read(path: Path, opened: JournalStore) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,13 @@ def other(size: int, mode: str = "fast") -> None: ...
 
 
 def bare() -> None: ...
+
+
+async def running() -> None: ...
+
+
+def yielding() -> Iterator[int]:
+    yield 1
 
 
 def seeded(size: int, seed: int) -> None: ...
@@ -106,6 +113,8 @@ def test_parameters_that_the_setup_takes_go_there_and_the_others_to_the_function
         ([plain], {"points": {"size": [1]}, "name": ""}, "expected a text"),
         (["no_such_module:f"], {}, "no module named"),
         (["math:nothing"], {}, "has no 'nothing'"),
+        ([running], {}, "only makes a coroutine or generator"),
+        ([yielding], {}, "only makes a coroutine or generator"),
     ],
 )
 def test_what_can_not_be_timed_is_refused(functions: list[Any], about: dict[str, Any], said: str) -> None:
@@ -117,6 +126,11 @@ def test_what_can_not_be_timed_is_refused(functions: list[Any], about: dict[str,
 def test_what_is_no_function_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="expected a function or its name"):
         planned(3)
+
+
+def test_names_in_a_mapping_are_text() -> None:
+    with pytest.raises(TypeError, match="the name of a function must be text, not 1"):
+        make_plan({1: plain}, None, {}, setup=None, name=None, settings=Settings())  # type: ignore[dict-item]
 
 
 def test_a_partial_and_a_builtin_have_names() -> None:

@@ -131,6 +131,15 @@ def test_min_time_goes_on_until_the_timed_seconds_are_reached() -> None:
     assert 6.0 <= timed < 6.0 + 0.7
 
 
+def test_what_can_not_be_reached_ends_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobrunner.bench.measure.SAMPLES_MOST", 12)
+    monkeypatch.setattr("jobrunner.bench.result.SAMPLES_MOST", 12)
+    clock, rng = SimulatedClock(), random.Random(1)
+    result = simulate({"f": work(clock, 0.2, 0.3, rng)}, clock, target_rse=0.001)
+    assert len(result.series[0].samples) == 12
+    assert "f: stopped at 12 samples, before target_rse was reached" in result.warnings
+
+
 def test_target_rse_takes_more_samples_of_what_is_noisier() -> None:
     clock, rng = SimulatedClock(), random.Random(1)
     functions = {"calm": work(clock, 0.2, 0.003, rng), "noisy": work(clock, 0.2, 0.1, rng)}
@@ -162,7 +171,7 @@ def test_the_first_call_that_fails_gives_the_series_up_at_once() -> None:
 
     broken, good = simulate({"bad": bad, "good": work(clock, 0.2, 0.01, rng)}, clock, samples=3).series
     assert broken.samples == ()
-    assert broken.given_up == "its first call fails: KeyError: 'nothing here'"
+    assert broken.given_up == "it can't be calibrated: its first call fails: KeyError: 'nothing here'"
     assert len(good.good) == 3
 
 

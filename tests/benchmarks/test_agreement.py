@@ -14,7 +14,7 @@ from benchmarks import agreement
 
 
 def test_a_short_run_reports_each_kernel_and_the_ratio_under_load(tmp_path: Path) -> None:
-    options = ["--runs", "1", "--samples", "1", "--fast", "--json", str(tmp_path / "out.json")]
+    options = ["--runs", "1", "--samples", "1", "--turns", "1", "--fast", "--json", str(tmp_path / "out.json")]
     ran = CliRunner().invoke(agreement.main, options)
     assert ran.exit_code == 0, ran.output
     lines = ran.output.splitlines()

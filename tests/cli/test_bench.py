@@ -181,8 +181,8 @@ def test_csv_has_a_line_for_each_value_and_each_failure(bench: Any, tmp_path: Pa
 @pytest.mark.parametrize(
     ("function", "options", "said"),
     [
-        ("fails", (), "failed: timed:fails: its first call fails: ValueError: it can't"),
-        ("dies", (), "failed: timed:dies: its worker left with exit code 3"),
+        ("fails", (), "failed: timed:fails: it can't be calibrated: its first call fails: ValueError: it can't"),
+        ("dies", (), "failed: timed:dies: it can't be calibrated: its worker left with exit code 3"),
         ("endless", ("--time-limit", "1"), "limit"),
         ("hog", ("--memory-limit", "300MB"), "limit"),
     ],
@@ -289,6 +289,12 @@ def test_a_regression_of_ten_per_cent_between_two_files_is_found(bench: Any, sto
     assert "slower: timed:spin takes 1." in ran.stderr
     assert "5 % more are allowed" in ran.stderr
     assert bench("--baseline", baseline, "--fail-if-slower", "15%").returncode == 0
+
+
+def test_too_few_samples_to_judge_are_no_pass(bench: Any) -> None:
+    ran = bench("timed:spin", "timed:spun", "--samples", "1", "--fail-if-slower", "200%")
+    assert ran.returncode == 1
+    assert "undecided: timed:spun has too few samples to be called slower or not" in ran.stderr
 
 
 def test_a_second_implementation_that_is_slower_than_the_first_is_found(bench: Any, stored: Any) -> None:
@@ -456,6 +462,11 @@ def test_pyperf_reads_the_file(bench: Any, tmp_path: Path) -> None:
         ("timed:spin --json jobrunner.db", "is the store itself"),
         ("timed:spin timed:spun --fail-if-slower nan", "expected a share"),
         ("timed:spin --csv .", "'.' is a directory"),
+        ("timed:spin --csv -", "only --json can be printed on stdout"),
+        ("timed:spin --csv x --json x", "'x' is written by --json already"),
+        ("timed:spin --cpus 0 --no-affinity", "leave out either"),
+        ("--samples 3", "--samples: expected a TARGET to time"),
+        ("--cpus 1", "--cpus: expected a TARGET to time"),
         ("timed:spin --plot timed.py", "'timed.py' is no directory"),
         ("timed:spin --fixed n", "--fixed: expected key=value, found 'n'"),
         ("timed:spin --fixed n=1 --fixed n=2", "n: the parameter is given twice"),
