@@ -33,11 +33,11 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 Run = Mapping[str, Mapping[str, float]]
 
 
-def by_pyperf(processes: int, fast: bool) -> dict[str, list[float]]:
-    """The values of each kernel by so many processes of pyperf's, in seconds."""
+def by_pyperf(kernel: str, processes: int, fast: bool) -> list[float]:
+    """The values of a kernel by so many processes of pyperf's, in seconds."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "out.json"
-        command = [sys.executable, "-m", "benchmarks.pyperf_kernels", "--quiet", "-o", str(file)]
+        command = [sys.executable, "-m", "benchmarks.pyperf_kernels", "--kernel", kernel, "--quiet", "-o", str(file)]
         # By default pyperf passes few variables on to its workers.
         command += ["--inherit-environ", ",".join([*_ONE_THREAD, "PYTHONPATH"])]
         command += ["--debug-single-value"] if fast else ["--processes", str(processes)]
@@ -47,16 +47,13 @@ def by_pyperf(processes: int, fast: bool) -> dict[str, list[float]]:
         environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         document = json.loads(file.read_text(encoding="utf-8"))
-    return {
-        each["metadata"]["name"]: [value for run in each["runs"] for value in run.get("values", ())]
-        for each in document["benchmarks"]
-    }
+    return [value for run in document["benchmarks"][0]["runs"] for value in run.get("values", ())]
 
 
-def by_jobrunner(samples: int) -> dict[str, list[float]]:
-    """The values of each kernel by so many samples of ours, in seconds."""
-    result = benchmark(KERNELS, samples=samples)
-    return {series.name: [value for sample in series.good for value in sample.values] for series in result.series}
+def by_jobrunner(kernel: str, samples: int) -> list[float]:
+    """The values of a kernel by so many samples of ours, in seconds."""
+    (series,) = benchmark({kernel: KERNELS[kernel]}, samples=samples).series
+    return [value for sample in series.good for value in sample.values]
 
 
 def side_by_side(samples: int, turns: int, fast: bool) -> Run:
@@ -64,27 +61,21 @@ def side_by_side(samples: int, turns: int, fast: bool) -> Run:
 
     The run's ratio is the median of the ratios of its turns.
     """
-    values: dict[str, dict[str, list[list[float]]]] = {
-        who: {kernel: [] for kernel in KERNELS} for who in ("pyperf", "jobrunner")
-    }
-    for turn in range(turns):
+    run: dict[str, dict[str, float]] = {"pyperf": {}, "jobrunner": {}, "ratio": {}}
+    count = max(1, samples // turns)
+    pieces: dict[str, dict[str, list[list[float]]]] = {kernel: {"pyperf": [], "jobrunner": []} for kernel in KERNELS}
+    for turn, kernel in itertools.product(range(turns), KERNELS):
         for who in ("pyperf", "jobrunner") if turn % 2 else ("jobrunner", "pyperf"):
-            count = max(1, samples // turns)
-            found = by_pyperf(count, fast) if who == "pyperf" else by_jobrunner(count)
-            for kernel, more in found.items():
-                values[who][kernel].append(more)
-    medians = {
-        who: {kernel: statistics.median(itertools.chain(*pieces)) for kernel, pieces in of.items()}
-        for who, of in values.items()
-    }
-    ratios = {
-        kernel: statistics.median(
+            found = by_pyperf(kernel, count, fast) if who == "pyperf" else by_jobrunner(kernel, count)
+            pieces[kernel][who].append(found)
+    for kernel, by in pieces.items():
+        for who, values in by.items():
+            run[who][kernel] = statistics.median(itertools.chain(*values))
+        run["ratio"][kernel] = statistics.median(
             statistics.median(ours) / statistics.median(theirs)
-            for ours, theirs in zip(values["jobrunner"][kernel], values["pyperf"][kernel], strict=True)
+            for ours, theirs in zip(by["jobrunner"], by["pyperf"], strict=True)
         )
-        for kernel in KERNELS
-    }
-    return {**medians, "ratio": ratios}
+    return run
 
 
 def ratio(samples: int) -> float:

@@ -22,13 +22,15 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jobrunner.bench.intervals import Estimate, resampled_half, resampled_medians, student_quantile
+from jobrunner.bench.intervals import Estimate, ratio_interval, resampled_half, resampled_medians, student_quantile
 
 __all__ = ["Growth", "fit_growth"]
 
+_CONSTANT = "constant"
+
 # Logarithms of the laws, simplest first.  Those with log n need sizes above 1, where it is positive.
 _LAWS: dict[str, Callable[[float], float]] = {
-    "constant": lambda n: 0.0,
+    _CONSTANT: lambda n: 0.0,
     "log n": lambda n: math.log(math.log(n)),
     "sqrt n": lambda n: math.log(n) / 2,
     "n": lambda n: math.log(n),
@@ -42,6 +44,9 @@ _LAWS: dict[str, Callable[[float], float]] = {
 
 _BEND = 0.1
 """How far the middle of the sizes may be off a law, as a share: caches bend the time of any program by so much."""
+
+_NOTABLE = 1.1
+"""What changes by less from the smallest size to the largest may be called constant."""
 
 _TOO_MANY = 3
 """A text that leaves more laws open than these says less than the interval does."""
@@ -105,7 +110,8 @@ def fit_growth(
     ordered = [sizes[j] for j in kept]
     samples = [[r[j] for j in kept] for r in rounds]
     fit = _Fit(ordered, samples, confidence)
-    names = tuple(name for name, law in _LAWS.items() if fit.allows(law))
+    moves = _moves(samples)
+    names = tuple(name for name, law in _LAWS.items() if fit.allows(law) and not (moves and name == _CONSTANT))
     bent = fit.bends([0.0] * len(kept))
     slopes = fit.slope_between(0, 1), fit.slope_between(-2, -1)
     return Growth(
@@ -208,6 +214,16 @@ def _bend_weights(x: Sequence[float]) -> list[float]:
 
 def _dot(weights: Sequence[float], values: Sequence[float]) -> float:
     return math.fsum(w * v for w, v in zip(weights, values, strict=True))
+
+
+def _moves(rounds: Sequence[Sequence[float | None]]) -> bool:
+    """Whether the largest size takes notably more, or less, than the smallest: few sizes leave a line much room."""
+    pairs = [(row[-1], row[0]) for row in rounds]
+    both = [(last, first) for last, first in pairs if last is not None and first is not None]
+    if not both:
+        return False
+    ratio = ratio_interval([last for last, _ in both], [first for _, first in both], paired=True)
+    return ratio.excludes(1.0) and not 1 / _NOTABLE < ratio.value < _NOTABLE
 
 
 def _text(exponent: Estimate, names: tuple[str, ...], slopes: tuple[float, float], bent: bool) -> str:

@@ -149,3 +149,12 @@ def test_another_unit_of_time_changes_the_factor_only(rounds: list[list[float]],
     assert scaled.factor == pytest.approx(unit * growth.factor)
     assert not growth.exponent.excludes(growth.exponent.value)
     assert growth.text
+
+
+def test_what_doubles_over_three_sizes_is_not_called_constant() -> None:
+    rng = random.Random(3)
+    rounds = [[mean * rng.gauss(1.0, 0.05) for mean in (3.9, 5.3, 8.4)] for _ in range(10)]
+    found = fit_growth([0.01, 1, 100], rounds)
+    assert found is not None
+    assert "constant" not in found.names
+    assert found.text.startswith("n^0.0")
