@@ -13,7 +13,7 @@ import psutil
 
 from jobrunner import __version__
 
-__all__ = ["describe", "differences", "same_machine", "warnings_of_machine"]
+__all__ = ["describe", "differences", "warnings_of_machine"]
 
 #: What makes a machine another one, by the names of `describe`.
 _IDENTITY = ("cpu_model_name", "cpu_count", "system", "architecture")
@@ -90,11 +90,6 @@ def warnings_of_machine(machine: Mapping[str, Any]) -> list[str]:
     if isinstance(load, float) and load > 0.5 * cores:
         found.append(f"other work ran on this machine at the start (load {load:.1f} on {cores} cores)")
     return found
-
-
-def same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two descriptions are of the same kind of machine, as far as both tell."""
-    return not differences(one, other)
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
