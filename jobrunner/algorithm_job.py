@@ -17,6 +17,8 @@ __all__ = ["AlgorithmJob"]
 
 ResultT = TypeVar("ResultT")
 
+_FINAL = frozenset(state.name for state in JOB_FINAL_STATES)
+
 
 class AlgorithmJob(PrimitiveJob[ResultT]):
     """A `PrimitiveJob` with the further methods of Qiskit's ``JobV1``.
@@ -71,7 +73,8 @@ class AlgorithmJob(PrimitiveJob[ResultT]):
         limit = check_seconds("timeout", timeout, zero=True)
         future = self.dependency()
         began = time.monotonic()
-        while (status := self.status()) not in JOB_FINAL_STATES:
+        # By name: the statuses of a subclass may be Qiskit's.
+        while (status := self.status()).name not in _FINAL:
             left = None if limit is None else limit - (time.monotonic() - began)
             if left is not None and left <= 0:
                 raise JobTimeoutError(f"Timeout while waiting for job {self.job_id()}.", job_id=self.job_id())

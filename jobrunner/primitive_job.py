@@ -19,11 +19,19 @@ from jobrunner.executors.services import run_callback
 from jobrunner.job_ids import new_job_id
 from jobrunner.parcel import Parcel
 from jobrunner.report import JobOutput, JobReport
-from jobrunner.serialization import call_name, collect_dependency, dump_call, dump_exception, dump_result
+from jobrunner.serialization import (
+    Call,
+    call_name,
+    collect_dependency,
+    dump_call,
+    dump_exception,
+    dump_result,
+    handle_is_carried,
+)
 from jobrunner.serialization import resolve_dependency as _resolve_dependency
 from jobrunner.status import JOB_FINAL_STATES, JobStatus
 
-__all__ = ["BasePrimitiveJob", "PrimitiveJob"]
+__all__ = ["BasePrimitiveJob", "PrimitiveJob", "rebuild_job"]
 
 ResultT = TypeVar("ResultT")
 StatusT = TypeVar("StatusT")
@@ -184,26 +192,47 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
 
     def _hand_in(self, executor: concurrent.futures.Executor | None) -> None:
         engine = as_job_executor(get_executor() if executor is None else executor)
-        with _submitting:
-            if self._submitted:
-                raise JobError("Primitive job has been submitted already.", job_id=self._job_id)
-            if self._future is not None:
-                raise JobError("Primitive job was cancelled before it was submitted.", job_id=self._job_id)
-            self._submitted = True
-        assert self._function is not None
+        self._claim()
+        backend = engine.backend
         try:
-            call = dump_call(self._function, self._args, self._kwargs)
-            future = engine.submit_call(call, self._job_id)
+            future = engine.submit_call(self._serialize(backend), self._job_id)
         except SerializationError as error:
             error.job_id = self._job_id
-            self._adopt(_finished_future(self._job_id, Settlement(error=error)))
-            raise
+            self._refuse(error)
+            return
         except BaseException:
             with _submitting:
                 self._submitted = False
             raise
-        self._submitted_to = engine.backend
+        self._submitted_to = backend
         self._adopt(future)
+
+    def _claim(self) -> None:
+        """Be the one who submits the job.
+
+        Raises:
+            JobError: somebody else was, or the job was cancelled.
+        """
+        with _submitting:
+            if self._submitted:
+                raise self._error("Primitive job has been submitted already.")
+            if self._future is not None:
+                raise self._error("Primitive job was cancelled before it was submitted.")
+            self._submitted = True
+
+    def _error(self, message: str) -> JobError:
+        """The error for a wrong use of the job."""
+        return JobError(message, job_id=self._job_id)
+
+    def _serialize(self, backend: Backend) -> Call:
+        """The call as bytes, for an executor of that backend."""
+        assert self._function is not None
+        return dump_call(self._function, self._args, self._kwargs)
+
+    def _refuse(self, error: SerializationError) -> None:
+        """The call can't be serialised, or not be taken as it is: the job has failed."""
+        self._adopt(_finished_future(self._job_id, Settlement(error=error)))
+        raise error
 
     def _adopt(self, future: JobFuture[ResultT]) -> None:
         """Take the future that stands for the job from now on."""
@@ -221,7 +250,7 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
     def _expect_future(self) -> JobFuture[ResultT]:
         future = self._future
         if future is None:
-            raise JobError("Primitive Job has not been submitted yet.", job_id=self._job_id)
+            raise self._error("Primitive Job has not been submitted yet.")
         return future
 
     def dependency(self) -> JobFuture[ResultT]:
@@ -356,25 +385,31 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
         index = collect_dependency(self)
         if index is not None:
             return _resolve_dependency, (index,)
-        return _rebuild, self._finished_state(future)
-
-    def _finished_state(self, future: JobFuture[ResultT]) -> tuple[Any, ...]:
         concurrent.futures.wait([future])
-        settlement = future.settlement_bytes()
-        outcome: tuple[bool, bytes | Parcel] | None = None
-        if settlement is not None and settlement.data is not None:
-            outcome = settlement.ok, settlement.data
-        elif not future.cancelled():
-            error = future.exception()
-            outcome = (True, dump_result(future.result())) if error is None else (False, dump_exception(error))
+        if not handle_is_carried():
+            self._check_pickle()
         attributes = {name: value for name, value in self.__dict__.items() if name not in _NOT_CARRIED}
-        return type(self), self._job_id, attributes, outcome, future.report(), self._submitted_to
+        state = type(self), self._job_id, attributes, self._outcome(future), self.report(), self._submitted_to
+        return rebuild_job, state
+
+    def _check_pickle(self) -> None:
+        """The user pickles or copies the job, which is final; what this raises is raised there."""
+
+    def _outcome(self, future: JobFuture[ResultT]) -> tuple[bool, bytes | Parcel] | None:
+        """What the job, which is final, came to: whether it went well, and the pickle; None: it was cancelled."""
+        settlement = future.settlement_bytes()
+        if settlement is not None and settlement.data is not None:
+            return settlement.ok, settlement.data
+        if future.cancelled():
+            return None
+        error = future.exception()
+        return (True, dump_result(future.result())) if error is None else (False, dump_exception(error))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._job_id} {self.status().name}>"
 
 
-def _rebuild(
+def rebuild_job(
     cls: type[PrimitiveJob[Any]],
     job_id: str,
     attributes: dict[str, Any],

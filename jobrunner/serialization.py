@@ -36,6 +36,7 @@ from jobrunner.parcel import APART_BYTES, Parcel, apart
 
 __all__ = [
     "Call",
+    "CallPickler",
     "Dependency",
     "RemoteTraceback",
     "call_name",
@@ -48,12 +49,14 @@ __all__ = [
     "dump_result",
     "dump_result_apart",
     "dump_shared",
+    "handle_is_carried",
     "load_call",
     "load_exception",
     "load_piece",
     "load_result",
     "resolve_dependency",
     "resolve_shared",
+    "unserializable",
 ]
 
 PROTOCOL = 5
@@ -70,20 +73,22 @@ _CONTAINER_TYPES = frozenset({list, tuple, dict, set, frozenset})
 class Dependency(Protocol):
     """What a job handle offers to those who serialise a call that it is an argument of."""
 
-    def finished_state(self) -> Any:
-        """The state of the final handle, from which `rebuild_handle` makes it again; blocks until final."""
+    def dependency(self) -> Any:
+        """The future of the job, which is waited for."""
 
 
 class _Context(threading.local):
     """What the pickling or unpickling under way on this thread needs to know.
 
     collected: the handles met while a call is dumped; None when none is (handles then pickle by themselves).
+    carried: whether a finished handle is being pickled to travel beside a call.
     resolved: the finished handles that the call being loaded may ask for, by index.
     shared: the shared objects met while a call is dumped.
     find_shared: finds the shared objects that the call being loaded asks for, by number.
     """
 
     collected: list[Any] | None = None
+    carried: bool = False
     resolved: Sequence[Any] = ()
     shared: dict[int, Any]
     find_shared: Callable[[int], Any] | None = None
@@ -127,13 +132,20 @@ def call_name(function: object) -> str:
     return "call"
 
 
-def dump_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+def dump_call(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    substitute: Callable[[Any], Any] | None = None,
+) -> Call:
     """Serialise a call now, so that later changes of an argument change nothing.
 
     Args:
         function: any callable; one of ``__main__``, a lambda or a closure travels by value.
         args: positional arguments.
         kwargs: keyword arguments.
+        substitute: asked for each object that is met, but for those of built-in types: the handle of a shared object
+            that is to arrive in its place, or None.
 
     Returns:
         The call, with the job handles met among the arguments as its dependencies.
@@ -156,13 +168,15 @@ def dump_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     buffers = _Buffers()
     try:
         with io.BytesIO() as file:
-            _CallPickler(file, protocol=PROTOCOL, buffer_callback=buffers.take).dump((function, args, kwargs))
+            pickler = CallPickler(file, protocol=PROTOCOL, buffer_callback=buffers.take)
+            pickler.substitute = substitute
+            pickler.dump((function, args, kwargs))
             payload = file.getvalue()
         dependencies, shared = tuple(_context.collected), tuple(_context.shared.values())
     except JobError:
         raise  # a handle among the arguments was never submitted, which is no fault of the pickler's
     except Exception as error:
-        raise _culprit(function, args, kwargs, error) from error
+        raise unserializable(function, args, kwargs, error) from error
     finally:
         _context.collected, _context.shared = outer, outer_shared
     seconds = time.perf_counter() - began
@@ -187,15 +201,24 @@ class _Buffers:
         return False
 
 
-class _CallPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+class CallPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """Pickles a call, without the state of the global random generators.
 
     A function that uses `random` as in ``from random import random`` has a method of Python's global generator among
     its globals.  Pickled by value, every job would draw the same numbers: in the worker it stands for the generator
     there.  NumPy's is treated alike.
+
+    Attributes:
+        substitute: see `dump_call`.
     """
 
+    substitute: Callable[[Any], Any] | None = None
+
     def reducer_override(self, obj: Any) -> Any:
+        if self.substitute is not None:
+            handle = self.substitute(obj)
+            if handle is not None:
+                return handle.__reduce__()
         for module, path in _GENERATORS:
             loaded = sys.modules.get(module)
             if loaded is not None and obj is getattr(loaded, path, None):
@@ -228,10 +251,17 @@ def _dump_plainly(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes 
         return None
 
 
-def _culprit(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+def unserializable(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException
 ) -> SerializationError:
-    """The error for a call that could not be pickled, naming the first of its parts that can't."""
+    """The error for a call that could not be pickled, naming the first of its parts that can't.
+
+    Args:
+        function: what was to be called.
+        args: with these arguments.
+        kwargs: and these.
+        error: what the pickler raised.
+    """
     parts: list[tuple[str, object]] = [("the function", function)]
     parts += [(f"argument {index}", value) for index, value in enumerate(args)]
     parts += [(f"argument {name!r}", value) for name, value in kwargs.items()]
@@ -298,10 +328,17 @@ def _resolving(handles: Sequence[Any], find_shared: Callable[[int], Any] | None)
 def dump_handle(handle: Dependency) -> bytes:
     """A final job handle as bytes, to travel beside the call that it is an argument of."""
     outer, _context.collected = _context.collected, None
+    outer_carried, _context.carried = _context.carried, True
     try:
         return cloudpickle.dumps(handle, protocol=PROTOCOL)  # type: ignore[no-any-return]
     finally:
         _context.collected = outer
+        _context.carried = outer_carried
+
+
+def handle_is_carried() -> bool:
+    """Whether this thread is pickling a finished handle to travel beside a call, rather than for the user."""
+    return _context.carried
 
 
 def load_call(
@@ -442,7 +479,7 @@ def dump_shared(value: object) -> tuple[bytes, Sequence[memoryview]]:
     buffers = _Buffers()
     try:
         with io.BytesIO() as file:
-            _CallPickler(file, protocol=PROTOCOL, buffer_callback=buffers.take).dump(value)
+            CallPickler(file, protocol=PROTOCOL, buffer_callback=buffers.take).dump(value)
             return file.getvalue(), buffers.taken
     except Exception as error:
         raise SerializationError(

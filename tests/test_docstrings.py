@@ -9,6 +9,7 @@ import pkgutil
 import pytest
 
 import jobrunner
+from jobrunner import LocalExecutor, use_executor
 
 # Importing it runs the command line.
 MODULES = [
@@ -21,4 +22,8 @@ MODULES = [
 def test_examples_in_docstrings_run(name: str) -> None:
     if name.startswith("examples."):
         pytest.importorskip("numpy")
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    if name.startswith("jobrunner.qiskit"):
+        pytest.importorskip("qiskit")
+    # None of them leaves workers behind.
+    with LocalExecutor(2) as executor, use_executor(executor):
+        assert doctest.testmod(importlib.import_module(name)).failed == 0

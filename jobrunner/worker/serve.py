@@ -76,6 +76,9 @@ _SEQ = struct.Struct("<Q")
 _LOOK_NS = 200_000
 _BRISK_NS = 400_000
 
+# For how long a pool's thread may take to come to rest behind a job whose result it has handed in.
+_REST_NS = 5_000_000
+
 # Looked up for every job.
 _TAKEN, _TAKEN_NS = ProgressPage.TAKEN, ProgressPage.TAKEN_NS
 _STARTED, _STARTED_NS = ProgressPage.STARTED, ProgressPage.STARTED_NS
@@ -405,10 +408,7 @@ class _Server:
 
     def _left_something(self, lasted_ns: int) -> bool:
         """Whether a job that took so long left processes or threads behind that would live on beside the next one."""
-        if threading.active_count() > self._threads and any(
-            thread.is_alive() and not thread.daemon and thread is not threading.main_thread()
-            for thread in threading.enumerate()
-        ):
+        if threading.active_count() > self._threads and any(map(_goes_on, threading.enumerate())):
             return True
         return lasted_ns >= QUICKEST_CHILD_NS and _has_live_children()
 
@@ -420,6 +420,32 @@ class _Server:
         # The caller has gone without doing so.
         end_descendants(os.getpid())
         leave(0)
+
+
+def _goes_on(thread: threading.Thread) -> bool:
+    """Whether a thread is one that a job has left behind, and that does something yet.
+
+    The threads of a pool that nobody has shut down, as libraries keep one for all their calls, wait for what is handed
+    to them; which nobody does.
+    """
+    if thread.daemon or thread is threading.main_thread() or not thread.is_alive():
+        return False
+    pools = sys.modules.get("concurrent.futures.thread")
+    if pools is None or thread not in pools._threads_queues:
+        return True
+    until = time.monotonic_ns() + _REST_NS
+    while not _at_rest(thread, pools._worker):
+        if time.monotonic_ns() > until:
+            return thread.is_alive()
+        # It has handed in its result before it comes to rest itself.
+        thread.join(0.0002)
+    return False
+
+
+def _at_rest(thread: threading.Thread, loop: Any) -> bool:
+    """Whether a pool's thread waits in its loop, and in nothing that the loop has called."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code is loop.__code__
 
 
 def _file_behind(end: WorkerEnd) -> tuple[int, int] | None:

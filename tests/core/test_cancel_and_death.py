@@ -376,6 +376,36 @@ def test_a_job_that_leaves_a_thread_running_has_its_worker_replaced(executor: Lo
     assert executor.submit(oddities.add, 1).result() == 1
 
 
+def test_a_pool_whose_threads_wait_for_work_costs_no_worker(executor: LocalExecutor) -> None:
+    def call_by_a_librarys_pool() -> tuple[int, int]:
+        # As libraries do that keep a pool for all their calls (Aer, for one).
+        if not hasattr(concurrent.futures, "_kept_by_a_test"):
+            concurrent.futures._kept_by_a_test = concurrent.futures.ThreadPoolExecutor(1)  # type: ignore[attr-defined]
+        return concurrent.futures._kept_by_a_test.submit(abs, -3).result(), os.getpid()  # type: ignore[attr-defined]
+
+    made = [executor.submit(call_by_a_librarys_pool).result() for _ in range(20)]
+    assert {value for value, _ in made} == {3}
+    assert len({pid for _, pid in made}) <= 2
+    assert executor.stats()["recycled"] == 0
+
+
+def test_a_pool_whose_thread_goes_on_has_its_worker_replaced(executor: LocalExecutor) -> None:
+    def leave_at_work() -> int:
+        started = threading.Event()
+
+        def work() -> None:
+            started.set()
+            troubles.stay()
+
+        concurrent.futures.ThreadPoolExecutor(1).submit(work)
+        started.wait()
+        return os.getpid()
+
+    pid = executor.submit(leave_at_work).result()
+    assert await_death(pid)
+    assert executor.submit(oddities.add, 1).result() == 1
+
+
 def test_a_death_in_one_executor_leaves_the_jobs_of_another_alone(
     make_local: MakeLocal, gate: Gate, tmp_path: Path
 ) -> None:

@@ -1,0 +1,1 @@
+"""The tests of Qiskit and of its packages, with their own jobs and with ours."""

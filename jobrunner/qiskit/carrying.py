@@ -1,0 +1,226 @@
+"""How a call of Qiskit's goes to a worker: what is heavy crosses once.
+
+- A **backend** among the arguments, or in the object whose method is called, is serialised once and sent to each worker
+  at most once (a simulator with a noise model takes seconds and megabytes).  It is known again by its identity, as long
+  as what can be seen of it is as it was (`Outline`); after a change it is serialised and sent anew.
+- The **object** whose method is called is serialised at each call, which is cheap without its backends.  If it is large
+  all the same, its bytes cross once for each worker as long as they stay the same, which their digest tells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import pickle
+import threading
+import types
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from qiskit.providers import Backend
+
+from jobrunner.errors import JobError, SerializationError
+from jobrunner.qiskit.outline import outline
+from jobrunner.qiskit.running import Template, backend_at, run_function, run_method
+from jobrunner.serialization import Call, CallPickler, call_name, dump_call, unserializable
+from jobrunner.sharing import Shared, share
+
+__all__ = ["carry_call", "carry_object", "forget"]
+
+#: A template from this size on crosses once for each worker; a smaller one travels with each job, which costs less.
+_LARGE_BYTES = 1 << 14
+
+#: How many large templates are held ready.
+_MOST_TEMPLATES = 8
+
+#: The packages whose objects may be used by one job after another in a worker.
+_PACKAGES = frozenset(
+    {
+        "qiskit",
+        "qiskit_aer",
+        "qiskit_algorithms",
+        "qiskit_ibm_runtime",
+        "qiskit_machine_learning",
+        "qiskit_optimization",
+    }
+)
+
+_GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+
+
+class _Carried:
+    """What has crossed, or may: backends by identity, large templates by digest."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        # By the backend's id: (a reference to it, its outline, its handle).
+        self.backends: dict[int, tuple[weakref.ref[Any], int, Shared[Any]]] = {}
+        self.templates: OrderedDict[bytes, Shared[bytes]] = OrderedDict()
+
+    def backend(self, backend: Any) -> Shared[Any]:
+        """The handle of a backend, which is serialised if it is new or has changed."""
+        seen = outline(backend)
+        with self.lock:
+            known = self.backends.get(id(backend))
+            if known is not None and known[0]() is backend and known[1] == seen:
+                return known[2]
+            handle = _share_backend(backend)
+            # To serialise it may have filled what it keeps ready for itself.
+            seen = outline(backend)
+            self.backends[id(backend)] = (weakref.ref(backend, self._dropper(id(backend))), seen, handle)
+            return handle
+
+    def _dropper(self, key: int) -> Callable[[object], None]:
+        def drop(reference: object) -> None:
+            # In the midst of anything: takes no lock.  Another backend may have the id by now.
+            known = self.backends.get(key)
+            if known is not None and known[0] is reference:
+                self.backends.pop(key, None)
+
+        return drop
+
+    def template(self, data: bytes, digest: bytes) -> Shared[bytes]:
+        """The handle of a large template."""
+        with self.lock:
+            handle = self.templates.get(digest)
+            if handle is None:
+                handle = self.templates[digest] = share(data)
+            self.templates.move_to_end(digest)
+            while len(self.templates) > _MOST_TEMPLATES:
+                self.templates.popitem(last=False)
+            return handle
+
+
+_carried = _Carried()
+
+
+def forget() -> None:
+    """Let go of everything that is held ready to cross."""
+    with _carried.lock:
+        _carried.backends.clear()
+        _carried.templates.clear()
+
+
+def _share_backend(backend: Any) -> Shared[Any]:
+    try:
+        return share(backend)
+    except SerializationError as error:
+        raise _no_backend(backend, error) from error
+
+
+def _no_backend(backend: Any, error: SerializationError) -> SerializationError:
+    why = str(error.__cause__ or error).rstrip(". ")
+    return SerializationError(
+        f"the backend {_backend_name(backend)!r} (a {type(backend).__qualname__}) can't be sent to a worker: {why}. "
+        "Pass a factory instead, which makes it there: ParallelSampler(lambda: BackendSamplerV2(backend=...))"
+    )
+
+
+def _backend_name(backend: Any) -> str:
+    try:
+        name = backend.name() if callable(backend.name) else backend.name
+    except Exception:
+        name = None
+    return str(name or type(backend).__qualname__)
+
+
+class _TemplatePickler(CallPickler):
+    """Pickles an object, with numbers in the places of its backends; notes whether it draws random numbers."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.backends: list[Any] = []
+        self.draws = False
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Backend):
+            for index, known in enumerate(self.backends):
+                if known is obj:
+                    return backend_at, (index,)
+            self.backends.append(obj)
+            return backend_at, (len(self.backends) - 1,)
+        if isinstance(obj, _GENERATORS):
+            self.draws = True
+        return super().reducer_override(obj)
+
+
+def carry_object(obj: Any, *, kept: bool = True, shared: bool = True) -> tuple[Template, bool]:
+    """An object as a template whose parts are handles where they are large.
+
+    Args:
+        obj: any object that can be pickled.
+        kept: whether a worker may keep it for the jobs that follow, if its class is one of Qiskit's packages.
+        shared: whether the executor has shared objects; else all travels with each job.
+
+    Returns:
+        The template, and whether it draws random numbers of its own.
+
+    Raises:
+        SerializationError: a backend in it can't be pickled.
+        Exception: what the pickler raised.
+    """
+    with io.BytesIO() as file:
+        pickler = _TemplatePickler(file)
+        pickler.dump(obj)
+        data = file.getvalue()
+    if not shared:
+        return Template(data, tuple(pickler.backends), None), pickler.draws
+    backends = tuple(map(_carried.backend, pickler.backends))
+    key = None
+    body: Any = data
+    if len(data) >= _LARGE_BYTES or kept:
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        if len(data) >= _LARGE_BYTES:
+            body = _carried.template(data, digest)
+        if kept and not pickler.draws and type(obj).__module__.partition(".")[0] in _PACKAGES:
+            key = digest + b"".join(backend.number.to_bytes(8, "big") for backend in backends)
+    return Template(body, backends, key), pickler.draws
+
+
+def carry_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, accelerated: bool, shared: bool
+) -> Call:
+    """Serialise a call, so that what is heavy crosses once.
+
+    Args:
+        function: what the job calls.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        accelerated: whether Qiskit's jobs are to be replaced in the worker.
+        shared: whether the executor has shared objects.
+
+    Raises:
+        SerializationError: a part can't be pickled; the message names it.
+    """
+    owner = getattr(function, "__self__", None)
+    by_object = (
+        shared
+        and isinstance(function, types.MethodType)
+        and not isinstance(owner, (type, types.ModuleType))
+        and getattr(type(owner), function.__name__, None) is function.__func__
+    )
+    try:
+        if by_object:
+            template, _ = carry_object(owner)
+            call = dump_call(run_method, (template, function.__name__, accelerated, args, kwargs), {}, _substitute)
+        else:
+            substitute = _substitute if shared else None
+            call = dump_call(run_function, (function, accelerated, args, kwargs), {}, substitute)
+    except JobError:
+        raise  # a job among the arguments was never submitted
+    except SerializationError as error:
+        if "the backend" in str(error):
+            raise
+        raise unserializable(function, args, kwargs, error.__cause__ or error) from error
+    except Exception as error:
+        raise unserializable(function, args, kwargs, error) from error
+    return dataclasses.replace(call, name=call_name(function))
+
+
+def _substitute(obj: Any) -> Shared[Any] | None:
+    """What crosses in the place of `obj`; None: itself."""
+    return _carried.backend(obj) if isinstance(obj, Backend) else None

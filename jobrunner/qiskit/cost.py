@@ -1,0 +1,137 @@
+"""How long a run of a primitive takes, estimated from its circuits.
+
+A run of one of Qiskit's simulating primitives takes, for each value it computes,
+
+    a + g · (b + c · 2ⁿ) + s · d
+
+seconds, with g gates on n qubits, s shots, and constants that belong to the kind of primitive.  Those below were fitted
+to runs on one core of a machine of 2023 (`python -m benchmarks.qiskit --costs`).  They need not be exact: what they
+decide is how a run is cut into parts, and whether it is worth a journey to another process.  They are the same on every
+machine on purpose, as the seeds of a run's parts follow from how it is cut.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+__all__ = ["MIN_SECONDS", "Constants", "constants_of", "estimated_seconds", "gate_count", "is_known", "pub_seconds"]
+
+#: Below this many estimated seconds a run stays in a thread: the journey there and back is 1 to 3 ms.
+MIN_SECONDS = 0.03
+
+
+class Constants(NamedTuple):
+    """Of one kind of primitive, in seconds.
+
+    Attributes:
+        value: for each value that is computed.
+        gate: for each gate.
+        amplitude: for each gate and amplitude of the state.
+        shot: for each shot.
+    """
+
+    value: float
+    gate: float
+    amplitude: float
+    shot: float
+
+
+#: By module and name of the primitive's class.
+_CONSTANTS: Mapping[tuple[str, str], Constants] = {
+    ("qiskit.primitives.statevector_sampler", "StatevectorSampler"): Constants(3e-4, 2e-5, 1.5e-8, 1.5e-6),
+    ("qiskit.primitives.statevector_estimator", "StatevectorEstimator"): Constants(3e-4, 2e-5, 1.5e-8, 0),
+    ("qiskit_aer.primitives.sampler_v2", "SamplerV2"): Constants(1e-3, 5e-6, 1e-9, 1e-6),
+    ("qiskit_aer.primitives.estimator_v2", "EstimatorV2"): Constants(1e-3, 5e-6, 1e-9, 0),
+    ("qiskit.primitives.backend_sampler_v2", "BackendSamplerV2"): Constants(2e-3, 2e-5, 2e-9, 2e-6),
+    ("qiskit.primitives.backend_estimator_v2", "BackendEstimatorV2"): Constants(4e-3, 2e-5, 2e-9, 0),
+}
+
+#: What a primitive of another kind is taken for when a run of it is cut.
+_OTHER = Constants(2e-3, 2e-5, 2e-9, 2e-6)
+
+#: Shots of a PUB that doesn't say, and qubits beyond which no state is held: such a circuit is simulated otherwise.
+_USUAL_SHOTS, _MOST_QUBITS = 1024, 30
+
+
+def constants_of(primitive: object) -> Constants:
+    """The constants of a primitive's kind."""
+    return _known(_class_of(primitive)) or _OTHER
+
+
+def is_known(primitive: object) -> bool:
+    """Whether a primitive is exactly of one of the kinds with constants of their own."""
+    return _known(_class_of(primitive)) is not None
+
+
+def _class_of(primitive: object) -> Any:
+    return type(primitive)
+
+
+@lru_cache(maxsize=64)
+def _known(kind: Any) -> Constants | None:
+    # A subclass may do anything: it is not known.
+    return _CONSTANTS.get((kind.__module__, kind.__qualname__))
+
+
+def estimated_seconds(function: Callable[..., Any] | None, args: tuple[Any, ...]) -> float | None:
+    """How long a job of a primitive's will take; None where it is no run of a kind that is known."""
+    if not isinstance(function, types.MethodType) or function.__name__ != "_run" or len(args) != 1:
+        return None
+    constants = _known(_class_of(function.__self__))
+    if constants is None or not isinstance(args[0], (list, tuple)):
+        return None
+    return sum(pub_seconds(pub, constants) for pub in args[0])
+
+
+def pub_seconds(pub: Any, constants: Constants) -> float:
+    """How long a PUB of a sampler or an estimator takes.
+
+    Args:
+        pub: a ``SamplerPub`` or an ``EstimatorPub``.
+        constants: of the kind of primitive that runs it.
+    """
+    circuit = pub.circuit
+    amplitudes = 2.0 ** min(circuit.num_qubits, _MOST_QUBITS)
+    gates = gate_count(circuit)
+    if hasattr(pub, "observables"):
+        # An expectation value of a Pauli string costs about as much as a gate.
+        gates += max((len(observable) for observable in pub.observables.ravel()), default=0)
+        shots = 0
+    else:
+        shots = pub.shots or _USUAL_SHOTS
+    each = constants.value + gates * (constants.gate + constants.amplitude * amplitudes) + shots * constants.shot
+    return float(math.prod(pub.shape) * each)
+
+
+def gate_count(circuit: Any) -> int:
+    """The gates of a circuit, those within composite ones counted as often as they occur."""
+    return sum(number * _gates_within(circuit, name) for name, number in circuit.count_ops().items())
+
+
+def _gates_within(circuit: Any, name: str) -> int:
+    """How many gates one instruction of that name stands for; the first that has it stands for all."""
+    if name in _SIMPLE:
+        return 1
+    for instruction in circuit.data:
+        operation = instruction.operation
+        if operation.name == name:
+            if getattr(operation, "num_qubits", 0) <= 2 and not getattr(operation, "blocks", ()):
+                return 1
+            definition = getattr(operation, "definition", None)
+            return 1 if definition is None else max(1, gate_count(definition))
+    return 1
+
+
+#: Instructions that stand for one gate each, so that their definition is not looked at.
+_SIMPLE = frozenset(
+    (
+        *("barrier", "cx", "cy", "cz", "ccx", "ch", "cp", "crx", "cry", "crz", "cs", "csdg", "csx", "cswap", "cu"),
+        *("delay", "dcx", "ecr", "h", "id", "iswap", "measure", "p", "r", "reset", "rx", "rxx", "ry", "ryy", "rz"),
+        *("rzx", "rzz", "s", "sdg", "swap", "sx", "sxdg", "t", "tdg", "u", "u1", "u2", "u3", "x", "xx_minus_yy"),
+        *("xx_plus_yy", "y", "z"),
+    )
+)

@@ -1,0 +1,118 @@
+"""How one part of a parallel run is run: in a worker, or, where the whole run is short, in a thread of the caller."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.sampler_pub import SamplerPub
+
+from jobrunner.qiskit.acceleration import accelerate
+from jobrunner.qiskit.cost import is_known
+from jobrunner.qiskit.running import Template, rebuild
+from jobrunner.qiskit.seeding import part_seed, with_seed
+
+__all__ = ["Outcome", "Source", "make_primitive", "pack_pub", "run_carried", "run_part"]
+
+#: What came of a piece: (whether it went well, its ``PubResult`` or its exception).
+Outcome = tuple[bool, Any]
+
+
+class Source(NamedTuple):
+    """What a part's primitive is made from.
+
+    Attributes:
+        template: the primitive, as a template; or None.
+        factory: what makes it, where there is no template.
+    """
+
+    template: Template | None
+    factory: Callable[..., Any] | None
+
+
+def _takes_seed(factory: Callable[..., Any]) -> bool:
+    """Whether a factory has a parameter for the seed: one named ``seed``."""
+    try:
+        return "seed" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def make_primitive(factory: Callable[..., Any], seed: int | None) -> Any:
+    """What a factory makes, given the seed if it takes one; else seeded afterwards."""
+    if _takes_seed(factory):
+        return factory(seed=seed)
+    primitive = factory()
+    return primitive if seed is None else with_seed(primitive, seed)
+
+
+def run_part(
+    source: Source, pubs: Sequence[Any], seed: int | None, options: dict[str, Any]
+) -> tuple[list[Outcome], dict[str, Any]]:
+    """Run the PUBs of a part; each that fails is a failure of its own.
+
+    Args:
+        source: of the primitive.
+        pubs: as the primitive's `run` takes them.
+        seed: of the part; None: the primitive draws as it does by itself.
+        options: further arguments of the primitive's `run`; none where the PUBs say all.
+
+    Returns:
+        What came of each PUB, and the metadata of the whole result.
+    """
+
+    def fresh(of: int | None) -> Any:
+        if source.template is None:
+            assert source.factory is not None
+            return make_primitive(source.factory, of)
+        primitive = rebuild(source.template)
+        return primitive if of is None else with_seed(primitive, of)
+
+    try:
+        result = _run(fresh(seed), pubs, options)
+        return [(True, one) for one in result], dict(result.metadata)
+    except Exception as error:
+        if len(pubs) == 1:
+            return [(False, error)], {}
+    # One of them failed, and took the others along: each by itself.
+    outcomes: list[Outcome] = []
+    metadata: dict[str, Any] = {}
+    for index, pub in enumerate(pubs):
+        try:
+            result = _run(fresh(None if seed is None else part_seed(seed, index)), [pub], options)
+            outcomes.append((True, result[0]))
+            metadata = dict(result.metadata)
+        except Exception as error:
+            outcomes.append((False, error))
+    return outcomes, metadata
+
+
+def run_carried(
+    source: Source, carried: Sequence[tuple[Any, ...]], seed: int | None, options: dict[str, Any]
+) -> tuple[list[Outcome], dict[str, Any]]:
+    """In a worker: run a part whose PUBs have come as tuples (see `pack_pub`)."""
+    with accelerate(min_seconds=0), warnings.catch_warnings():
+        # The caller has said so already, once for the whole run.
+        warnings.filterwarnings("ignore", message=".*output classical registers", category=UserWarning)
+        return run_part(source, [_unpack_pub(*one) for one in carried], seed, options)
+
+
+def pack_pub(pub: Any, circuit: Any) -> tuple[Any, ...]:
+    """A PUB as a tuple in which `circuit` stands for its circuit, perhaps as a shared object."""
+    if isinstance(pub, SamplerPub):
+        return circuit, pub.parameter_values, pub.shots
+    return circuit, pub.observables, pub.parameter_values, pub.precision
+
+
+def _unpack_pub(*fields: Any) -> Any:
+    return (SamplerPub if len(fields) == 3 else EstimatorPub)(*fields, validate=False)
+
+
+def _run(primitive: Any, pubs: Sequence[Any], options: dict[str, Any]) -> Any:
+    if is_known(primitive) and not options:
+        # Without the job that `run` makes of it: this is one already.
+        return primitive._run(list(pubs))
+    return primitive.run(pubs, **options).result()

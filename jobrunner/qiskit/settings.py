@@ -1,0 +1,52 @@
+"""The settings that `accelerate` and `enable` have put in force."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextvars
+from typing import Any
+
+__all__ = ["Settings", "settings"]
+
+
+class Settings:
+    """What one block of `accelerate`, or one call of `enable`, asks for.
+
+    Attributes:
+        executor: where jobs run; None: the default executor.
+        min_seconds: estimated seconds below which a run of a primitive stays in a thread.
+    """
+
+    def __init__(self, executor: concurrent.futures.Executor | None, min_seconds: float) -> None:
+        self.executor = executor
+        self.min_seconds = min_seconds
+
+
+class _InForce:
+    """Those in force, the latest last; its owner (`acceleration`) adds and removes under its lock."""
+
+    def __init__(self) -> None:
+        # Replaced, never changed: whoever reads needs no lock.
+        self._all: tuple[Settings, ...] = ()
+        # Those of the innermost block around, in this thread or task.
+        self.context: contextvars.ContextVar[Any] = contextvars.ContextVar("jobrunner_qiskit_settings", default=None)
+
+    def add(self, mine: Settings, *, oldest: bool = False) -> None:
+        self._all = (mine, *self._all) if oldest else (*self._all, mine)
+
+    def remove(self, mine: Settings) -> None:
+        self._all = tuple(other for other in self._all if other is not mine)
+
+    def any(self) -> bool:
+        """Whether there are any."""
+        return bool(self._all)
+
+    def current(self) -> Settings | None:
+        """Those for a job that this thread submits; None where there are none."""
+        everyone, mine = self._all, self.context.get()
+        if mine is not None and mine in everyone:
+            return mine  # type: ignore[no-any-return]
+        return everyone[-1] if everyone else None
+
+
+settings = _InForce()
