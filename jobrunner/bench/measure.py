@@ -16,6 +16,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -81,6 +82,8 @@ def local_engine(plan: Plan, width: int | None) -> Engine:
         max_jobs_per_worker=None if width else 1,
         # None is started beside one that is timed.
         spare_workers=0,
+        # What is timed has memory as in a process of its own, not as workers keep it (`executors.allocator`).
+        env={"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "")},
         idle_timeout=None,
         # What functions print does not mix with the results, and costs the terminal no time.
         capture_output=True,

@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobrunner.executors.allocator import allocator_variables
 from jobrunner.executors.attendant import Attendant
 from jobrunner.executors.freight import Shipment
 from jobrunner.executors.output import CAN_REDIRECT, LaneOutput, OutputWriter
@@ -148,7 +149,7 @@ class Lane:
                         0 if any(name in config.env for name in _THREAD_VARIABLES) else slot.threads,
                         _log_levels(),
                         config.brisk,
-                        restored_after_start(),
+                        {**restored_after_start(), **dict.fromkeys(allocator_variables(config.env))},
                         config.preload,
                         config.initializer,
                     )
@@ -485,6 +486,7 @@ def _environment(tag: str, threads: int, env: Mapping[str, str]) -> dict[str, st
     return {
         **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
         **env,
+        **allocator_variables(env),
         **start_variables(),
         LANE_VARIABLE: tag,
     }

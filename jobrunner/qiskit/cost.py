@@ -2,12 +2,12 @@
 
 A run of one of Qiskit's simulating primitives takes, for each value it computes,
 
-    a + g · (b + c · 2ⁿ) + s · d
+    a + g · (b + c · 2ⁿ) + s · d + o · 2ᵐ
 
-seconds, with g gates on n qubits, s shots, and constants that belong to the kind of primitive.  Those below were fitted
-to runs on one core of a machine of 2023 (`python -m benchmarks.qiskit --costs`).  They need not be exact: what they
-decide is how a run is cut into parts, and whether it is worth a journey to another process.  They are the same on every
-machine on purpose, as the seeds of a run's parts follow from how it is cut.
+seconds, with g gates on n qubits, s shots, m measured qubits, and constants that belong to the kind of primitive.
+Those below were fitted to runs on one core of a machine of 2023 (`python -m benchmarks.qiskit_runs --costs`).  They
+need not be exact: what they decide is how a run is cut into parts, and whether it is worth a journey to another
+process.  They are the same on every machine on purpose, as the seeds of a run's parts follow from how it is cut.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 __all__ = ["MIN_SECONDS", "Constants", "constants_of", "estimated_seconds", "gate_count", "is_known", "pub_seconds"]
 
 #: Below this many estimated seconds a run stays in a thread: the journey there and back is 1 to 3 ms.
-MIN_SECONDS = 0.03
+MIN_SECONDS = 0.05
 
 
 class Constants(NamedTuple):
@@ -32,21 +32,23 @@ class Constants(NamedTuple):
         gate: for each gate.
         amplitude: for each gate and amplitude of the state.
         shot: for each shot.
+        outcome: for each possible outcome, where all of them are looked at.
     """
 
     value: float
     gate: float
     amplitude: float
     shot: float
+    outcome: float = 0.0
 
 
 #: By module and name of the primitive's class.
 _CONSTANTS: Mapping[tuple[str, str], Constants] = {
-    ("qiskit.primitives.statevector_sampler", "StatevectorSampler"): Constants(3e-4, 2e-5, 1.5e-8, 1.5e-6),
-    ("qiskit.primitives.statevector_estimator", "StatevectorEstimator"): Constants(3e-4, 2e-5, 1.5e-8, 0),
-    ("qiskit_aer.primitives.sampler_v2", "SamplerV2"): Constants(1e-3, 5e-6, 1e-9, 1e-6),
-    ("qiskit_aer.primitives.estimator_v2", "EstimatorV2"): Constants(1e-3, 5e-6, 1e-9, 0),
-    ("qiskit.primitives.backend_sampler_v2", "BackendSamplerV2"): Constants(2e-3, 2e-5, 2e-9, 2e-6),
+    ("qiskit.primitives.statevector_sampler", "StatevectorSampler"): Constants(1e-3, 8e-5, 7e-9, 2.5e-6, 9e-6),
+    ("qiskit.primitives.statevector_estimator", "StatevectorEstimator"): Constants(6e-4, 4e-5, 7e-9, 0),
+    ("qiskit_aer.primitives.sampler_v2", "SamplerV2"): Constants(2e-3, 2e-5, 2.2e-9, 1.8e-6),
+    ("qiskit_aer.primitives.estimator_v2", "EstimatorV2"): Constants(1.5e-3, 3e-5, 2.5e-9, 0),
+    ("qiskit.primitives.backend_sampler_v2", "BackendSamplerV2"): Constants(1.5e-3, 2e-5, 2e-9, 1.5e-6),
     ("qiskit.primitives.backend_estimator_v2", "BackendEstimatorV2"): Constants(4e-3, 2e-5, 2e-9, 0),
 }
 
@@ -104,6 +106,8 @@ def pub_seconds(pub: Any, constants: Constants) -> float:
     else:
         shots = pub.shots or _USUAL_SHOTS
     each = constants.value + gates * (constants.gate + constants.amplitude * amplitudes) + shots * constants.shot
+    if constants.outcome and shots:
+        each += constants.outcome * 2.0 ** min(circuit.num_clbits, circuit.num_qubits, _MOST_QUBITS)
     return float(math.prod(pub.shape) * each)
 
 
