@@ -112,9 +112,13 @@ def _share_backend(backend: Any) -> Shared[Any]:
         raise _no_backend(backend, error) from error
 
 
+class _BackendNotSentError(SerializationError):
+    """A backend can't be pickled."""
+
+
 def _no_backend(backend: Any, error: SerializationError) -> SerializationError:
     why = str(error.__cause__ or error).rstrip(". ")
-    return SerializationError(
+    return _BackendNotSentError(
         f"the backend {_backend_name(backend)!r} (a {type(backend).__qualname__}) can't be sent to a worker: {why}. "
         "Pass a factory instead, which makes it there: ParallelSampler(lambda: BackendSamplerV2(backend=...))"
     )
@@ -203,21 +207,20 @@ def carry_call(
         and not isinstance(owner, (type, types.ModuleType))
         and getattr(type(owner), function.__name__, None) is function.__func__
     )
+    substitute = _substitute if shared else None
     try:
         if by_object:
             template, _ = carry_object(owner)
-            call = dump_call(run_method, (template, function.__name__, accelerated, args, kwargs), {}, _substitute)
+            call = dump_call(run_method, (template, function.__name__, accelerated, args, kwargs), {}, substitute)
         else:
-            substitute = _substitute if shared else None
             call = dump_call(run_function, (function, accelerated, args, kwargs), {}, substitute)
-    except JobError:
-        raise  # a job among the arguments was never submitted
-    except SerializationError as error:
-        if "the backend" in str(error):
-            raise
-        raise unserializable(function, args, kwargs, error.__cause__ or error) from error
+    except (JobError, _BackendNotSentError):
+        raise
     except Exception as error:
-        raise unserializable(function, args, kwargs, error) from error
+        why = error.__cause__ or error
+        if isinstance(why, _BackendNotSentError):
+            raise why from why.__cause__
+        raise unserializable(function, args, kwargs, why) from error
     return dataclasses.replace(call, name=call_name(function))
 
 

@@ -100,8 +100,8 @@ def pub_seconds(pub: Any, constants: Constants) -> float:
     amplitudes = 2.0 ** min(circuit.num_qubits, _MOST_QUBITS)
     gates = gate_count(circuit)
     if hasattr(pub, "observables"):
-        # An expectation value of a Pauli string costs about as much as a gate.
-        gates += max((len(observable) for observable in pub.observables.ravel()), default=0)
+        # An expectation value of a Pauli string costs about as much as a gate; the first observable stands for all.
+        gates += _terms(pub.observables)
         shots = 0
     else:
         shots = pub.shots or _USUAL_SHOTS
@@ -109,6 +109,10 @@ def pub_seconds(pub: Any, constants: Constants) -> float:
     if constants.outcome and shots:
         each += constants.outcome * 2.0 ** min(circuit.num_clbits, circuit.num_qubits, _MOST_QUBITS)
     return float(math.prod(pub.shape) * each)
+
+
+def _terms(observables: Any) -> int:
+    return len(observables[(0,) * observables.ndim]) if observables.size else 0
 
 
 def gate_count(circuit: Any) -> int:

@@ -43,6 +43,9 @@ class Cut(NamedTuple):
     shots: int | None = None
 
 
+_WHOLE = Cut()
+
+
 class Piece(NamedTuple):
     """What a part has of one PUB.
 
@@ -84,16 +87,17 @@ def cut(pubs: Sequence[Any], seconds: Sequence[float], *, split_shots: bool = Fa
     open_part = Part([], 0.0)
     for index, (pub, length) in enumerate(zip(pubs, seconds, strict=True)):
         number = max(1, round(length / target))
-        cuts = [Cut()] if number == 1 else _cuts(pub, number, split_shots)
+        cuts = [_WHOLE] if number == 1 else _cuts(pub, number, split_shots)
         if len(cuts) > 1:
             parts += [Part([Piece(index, one)], length / len(cuts)) for one in cuts]
             continue
         if open_part.pieces and open_part.seconds + length > target:
             parts.append(open_part)
             open_part = Part([], 0.0)
-        open_part.pieces.append(Piece(index, Cut()))
+        open_part.pieces.append(Piece(index, _WHOLE))
         open_part.seconds += length
-    if open_part.pieces:
+    # A run without PUBs has a part, too: it gives the metadata of the result.
+    if open_part.pieces or not parts:
         parts.append(open_part)
     return parts
 
@@ -132,6 +136,8 @@ def _axis(pub: Any) -> int | None:
 
 def take(pub: Any, one: Cut) -> Any:
     """The stretch of a PUB, as a PUB."""
+    if one is _WHOLE:
+        return pub
     bindings = pub.parameter_values
     if one.axis is not None:
         bindings = _stretch_of_bindings(bindings, one, pub.ndim)
@@ -170,7 +176,7 @@ def join(pub: Any, cuts: Sequence[Cut], results: Sequence[Any]) -> Any:
     Raises:
         TypeError: a field of the data is of a kind that can't be put together.
     """
-    if len(cuts) == 1 and cuts[0] == Cut():
+    if len(cuts) == 1 and cuts[0] == _WHOLE:
         return results[0]
     first = results[0]
     rows: list[list[Any]] = []

@@ -80,8 +80,8 @@ _COUNTERPARTS: Mapping[type[errors.JobRunnerError], type[errors.JobRunnerError]]
 
 def as_qiskits(error: errors.JobRunnerError) -> errors.JobRunnerError:
     """The same error as one that is Qiskit's too; itself where there is none."""
-    counterpart = _COUNTERPARTS.get(type(error))
-    if counterpart is None:
+    counterpart = next((_COUNTERPARTS[base] for base in type(error).__mro__ if base in _COUNTERPARTS), None)
+    if counterpart is None or isinstance(error, counterpart):
         return error
     both = counterpart(*error.args)
     both.__dict__.update(error.__dict__)

@@ -97,7 +97,7 @@ class _Parallel(abc.ABC):
         parts = cut(pubs, seconds, split_shots=split_shots)
         base = self._run_seed()
         seeds = [None if base is None else part_seed(base, number) for number in range(len(parts))]
-        if sum(seconds) < self._min_seconds:
+        if not pubs or sum(seconds) < self._min_seconds:
             return ParallelJob(pubs, parts, self._in_thread(pubs, parts, seeds, options))
         try:
             return ParallelJob(pubs, parts, self._in_workers(pubs, parts, seeds, options))
@@ -107,10 +107,11 @@ class _Parallel(abc.ABC):
     def _in_thread(
         self, pubs: Sequence[Any], parts: Sequence[Part], seeds: Sequence[int | None], options: dict[str, Any]
     ) -> list[Any]:
-        source = Source(None, self._factory or self._here)
         threads = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobrunner-qiskit")
         futures = [
-            threads.submit(run_part, source, [take(pubs[piece.pub], piece.cut) for piece in part.pieces], seed, options)
+            threads.submit(
+                run_part, self._here, [take(pubs[piece.pub], piece.cut) for piece in part.pieces], seed, options
+            )
             for part, seed in zip(parts, seeds, strict=True)
         ]
         threads.shutdown(wait=False)
@@ -118,6 +119,8 @@ class _Parallel(abc.ABC):
 
     def _here(self, seed: int | None) -> Any:
         """The primitive for a part that runs in this process."""
+        if self._factory is not None:
+            return make_primitive(self._factory, seed)
         return self._primitive if seed is None else with_seed(self._primitive, seed)
 
     def _in_workers(

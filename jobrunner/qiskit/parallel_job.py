@@ -129,7 +129,7 @@ class ParallelJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
             until = None if limit is None else time.monotonic() + limit
             for future in self._futures:
                 left = None if until is None else max(0.0, until - time.monotonic())
-                if concurrent.futures.wait([future], timeout=left).not_done:
+                if not _await_final(future, left):
                     raise JobTimeoutError(
                         f"job {self._job_id} is not final after {limit:g} s; it goes on, and can be waited for again",
                         job_id=self._job_id,
@@ -159,6 +159,17 @@ class ParallelJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
 
     def __repr__(self) -> str:
         return f"<ParallelJob {self._job_id} {self.status().name}: {len(self._pubs)} PUBs in {len(self._parts)} parts>"
+
+
+def _await_final(future: Any, timeout: float | None) -> bool:
+    """Whether a future is final within so many seconds."""
+    try:
+        future.exception(timeout)
+    except concurrent.futures.CancelledError:
+        return True
+    except (TimeoutError, concurrent.futures.TimeoutError):
+        return bool(future.done())
+    return True
 
 
 def _outcomes_of(part: Part, future: Any) -> Sequence[tuple[bool, Any]]:

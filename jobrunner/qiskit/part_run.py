@@ -50,12 +50,12 @@ def make_primitive(factory: Callable[..., Any], seed: int | None) -> Any:
 
 
 def run_part(
-    source: Source, pubs: Sequence[Any], seed: int | None, options: dict[str, Any]
+    make: Callable[[int | None], Any], pubs: Sequence[Any], seed: int | None, options: dict[str, Any]
 ) -> tuple[list[Outcome], dict[str, Any]]:
     """Run the PUBs of a part; each that fails is a failure of its own.
 
     Args:
-        source: of the primitive.
+        make: gives the primitive, to draw from that seed; None: as it does by itself.
         pubs: as the primitive's `run` takes them.
         seed: of the part; None: the primitive draws as it does by itself.
         options: further arguments of the primitive's `run`; none where the PUBs say all.
@@ -63,16 +63,8 @@ def run_part(
     Returns:
         What came of each PUB, and the metadata of the whole result.
     """
-
-    def fresh(of: int | None) -> Any:
-        if source.template is None:
-            assert source.factory is not None
-            return make_primitive(source.factory, of)
-        primitive = rebuild(source.template)
-        return primitive if of is None else with_seed(primitive, of)
-
     try:
-        result = _run(fresh(seed), pubs, options)
+        result = _run(make(seed), pubs, options)
         return [(True, one) for one in result], dict(result.metadata)
     except Exception as error:
         if len(pubs) == 1:
@@ -82,7 +74,7 @@ def run_part(
     metadata: dict[str, Any] = {}
     for index, pub in enumerate(pubs):
         try:
-            result = _run(fresh(None if seed is None else part_seed(seed, index)), [pub], options)
+            result = _run(make(None if seed is None else part_seed(seed, index)), [pub], options)
             outcomes.append((True, result[0]))
             metadata = dict(result.metadata)
         except Exception as error:
@@ -94,10 +86,18 @@ def run_carried(
     source: Source, carried: Sequence[tuple[Any, ...]], seed: int | None, options: dict[str, Any]
 ) -> tuple[list[Outcome], dict[str, Any]]:
     """In a worker: run a part whose PUBs have come as tuples (see `pack_pub`)."""
+
+    def make(of: int | None) -> Any:
+        if source.template is None:
+            assert source.factory is not None
+            return make_primitive(source.factory, of)
+        primitive = rebuild(source.template)
+        return primitive if of is None else with_seed(primitive, of)
+
     with accelerate(min_seconds=0), warnings.catch_warnings():
         # The caller has said so already, once for the whole run.
         warnings.filterwarnings("ignore", message=".*output classical registers", category=UserWarning)
-        return run_part(source, [_unpack_pub(*one) for one in carried], seed, options)
+        return run_part(make, [_unpack_pub(*one) for one in carried], seed, options)
 
 
 def pack_pub(pub: Any, circuit: Any) -> tuple[Any, ...]:

@@ -1,0 +1,371 @@
+"""`ParallelSampler` and `ParallelEstimator`: the same results, from many workers."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.exceptions import QiskitError
+from qiskit.primitives import (
+    BackendEstimatorV2,
+    BackendSamplerV2,
+    BaseSamplerV2,
+    StatevectorEstimator,
+    StatevectorSampler,
+)
+from qiskit.providers import JobStatus
+from qiskit.providers.basic_provider import BasicSimulator
+
+from jobrunner import InlineExecutor, LocalExecutor
+from jobrunner.qiskit import (
+    JobCancelledError,
+    JobTimeoutError,
+    ParallelEstimator,
+    ParallelSampler,
+    PubError,
+    SerializationError,
+    cutting,
+)
+from jobrunner.qiskit.seeding import part_seed
+from tests.core.gates import Gate, meet
+from tests.qiskit.circuits import bell, rotations
+
+VALUES = np.random.default_rng(0).random((4, 5, 3))
+
+#: No executor.
+_THREE: Any = 3
+
+
+@pytest.fixture
+def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have small runs cut into many parts."""
+    monkeypatch.setattr(cutting, "_LEAST_SECONDS", 1e-3)
+
+
+def _counts(result: Any) -> list[Any]:
+    return [one.data.meas.array for one in result]
+
+
+@pytest.mark.usefixtures("cut_finely")
+def test_a_seeded_run_is_the_same_for_any_number_of_workers(executor: LocalExecutor) -> None:
+    pubs: list[Any] = [(rotations(measured=True), VALUES), bell(), (rotations(measured=True), VALUES[0], 40)]
+    arrays = []
+    with LocalExecutor(1) as single:
+        for where, least in ((single, 0.0), (executor, 0.0), (InlineExecutor(), 0.0), (None, 100.0)):
+            job = ParallelSampler(StatevectorSampler(), executor=where, seed=3, min_seconds=least).run(pubs, shots=30)
+            result = job.result()
+            assert result.metadata == {"version": 2}
+            assert [one.data.meas.num_shots for one in result] == [30, 30, 40]
+            assert [one.data.shape for one in result] == [(4, 5), (), (5,)]
+            arrays.append(_counts(result))
+            assert len(job.reports()) == (0 if least else len(job._parts))
+            assert len(job._parts) > 5
+    for other in arrays[1:]:
+        for array, same in zip(arrays[0], other, strict=True):
+            np.testing.assert_array_equal(array, same)
+    again = ParallelSampler(StatevectorSampler(), seed=4, min_seconds=0).run(pubs, shots=30).result()
+    assert any((one != two).any() for one, two in zip(arrays[0], _counts(again), strict=True))
+    # Bindings are drawn for independently: no two of the same circuit alike.
+    alike = ParallelSampler(StatevectorSampler(), seed=4, min_seconds=0)
+    many = alike.run([(rotations(measured=True), [[1.0, 1.2, 1.4]] * 12)], shots=64).result()[0].data.meas.array
+    assert len({array.tobytes() for array in many}) > 6
+
+
+@pytest.mark.usefixtures("cut_finely")
+def test_an_unseeded_run_draws_anew_each_time() -> None:
+    sampler = ParallelSampler(StatevectorSampler(), min_seconds=0)
+    pub = (rotations(measured=True), VALUES)
+    one, two = (sampler.run([pub], shots=50).result()[0].data.meas.array for _ in range(2))
+    assert (one != two).any()
+
+
+def test_the_seed_of_the_sampler_counts_and_a_generator_goes_on() -> None:
+    def arrays(sampler: ParallelSampler) -> Any:
+        return sampler.run([bell()], shots=50).result()[0].data.meas.array
+
+    own = ParallelSampler(StatevectorSampler(seed=9), min_seconds=0)
+    given = ParallelSampler(StatevectorSampler(), seed=9, min_seconds=0)
+    np.testing.assert_array_equal(arrays(own), arrays(given))
+    np.testing.assert_array_equal(arrays(own), arrays(own))
+    rng = np.random.default_rng(5)
+    drawn = ParallelSampler(StatevectorSampler(seed=rng), min_seconds=0)
+    before = rng.bit_generator.state["state"]["state"]
+    first, second = arrays(drawn), arrays(drawn)
+    assert rng.bit_generator.state["state"]["state"] != before
+    assert (first != second).any()
+    same = ParallelSampler(StatevectorSampler(seed=np.random.default_rng(5)), min_seconds=0)
+    np.testing.assert_array_equal(arrays(same), first)
+
+
+def test_seeds_of_parts_are_those_of_numpys_seed_sequence() -> None:
+    assert part_seed(7, 2) == np.random.SeedSequence(7).spawn(3)[2].generate_state(1)[0]
+    assert len({part_seed(7, n) for n in range(1000)} | {part_seed(8, n) for n in range(1000)}) == 2000
+
+
+@pytest.mark.usefixtures("cut_finely")
+def test_estimates_are_those_of_the_estimator() -> None:
+    pubs: list[Any] = [(rotations(), [["ZZZ"], ["XXX"], ["ZIZ"], ["IIY"]], VALUES[0]), (rotations(), "ZZZ", VALUES)]
+    stock = StatevectorEstimator().run(pubs).result()
+    job = ParallelEstimator(StatevectorEstimator(), min_seconds=0).run(pubs)
+    ours = job.result()
+    assert len(job._parts) > 5
+    assert type(ours) is type(stock)
+    for one, other in zip(ours, stock, strict=True):
+        assert type(one) is type(other)
+        assert one.metadata == other.metadata
+        np.testing.assert_array_equal(one.data.evs, other.data.evs)
+        np.testing.assert_array_equal(one.data.stds, other.data.stds)
+
+
+@pytest.mark.usefixtures("cut_finely")
+def test_primitives_of_backends() -> None:
+    backend = BasicSimulator()
+    circuit = rotations(measured=True)
+    pubs: list[Any] = [(circuit, VALUES[0]), circuit.assign_parameters([1, 2, 3])]
+    sampler = BackendSamplerV2(backend=backend, options={"default_shots": 77})
+    ours = ParallelSampler(sampler, seed=1, min_seconds=0)
+    one, two = ours.run(pubs).result(), ours.run(pubs).result()
+    assert [result.data.meas.num_shots for result in one] == [77, 77]
+    for first, second in zip(_counts(one), _counts(two), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert sampler.options.seed_simulator is None
+    estimator = BackendEstimatorV2(backend=backend, options={"seed_simulator": 5})
+    estimated = ParallelEstimator(estimator, min_seconds=0).run([(rotations(), "ZZZ", VALUES)], precision=0.1).result()
+    exact = StatevectorEstimator().run([(rotations(), "ZZZ", VALUES)]).result()
+    assert estimated[0].data.evs.shape == (4, 5)
+    assert np.abs(estimated[0].data.evs - exact[0].data.evs).max() < 0.6
+
+
+@pytest.mark.usefixtures("cut_finely")
+def test_primitives_of_aer() -> None:
+    aer = pytest.importorskip("qiskit_aer.primitives")
+    circuit = rotations(measured=True)
+    sampler = ParallelSampler(aer.SamplerV2(seed=4), min_seconds=0, split_shots=True)
+    one, two = (sampler.run([(circuit, VALUES[0], 200)]).result()[0] for _ in range(2))
+    np.testing.assert_array_equal(one.data.meas.array, two.data.meas.array)
+    assert one.metadata["shots"] == 200
+    estimator = ParallelEstimator(aer.EstimatorV2(), seed=4, min_seconds=0)
+    evs = estimator.run([(rotations(), "ZZZ", VALUES)]).result()[0].data.evs
+    exact = StatevectorEstimator().run([(rotations(), "ZZZ", VALUES)]).result()[0].data.evs
+    np.testing.assert_allclose(evs, exact, atol=1e-9)
+    noisy = [estimator.run([(rotations(), "ZZZ", VALUES)], precision=0.1).result()[0].data.evs for _ in range(2)]
+    np.testing.assert_array_equal(noisy[0], noisy[1])
+
+
+@pytest.mark.usefixtures("cut_finely")
+def test_shots_are_cut_on_wish() -> None:
+    pub = (bell(), None, 5000)
+    whole = ParallelSampler(StatevectorSampler(seed=1), min_seconds=0).run([pub])
+    cut = ParallelSampler(StatevectorSampler(seed=1), min_seconds=0, split_shots=True).run([pub])
+    assert len(whole._parts) == 1
+    assert len(cut._parts) > 3
+    data = cut.result()[0].data.meas
+    assert data.num_shots == 5000
+    assert cut.result()[0].metadata["shots"] == 5000
+    assert 2200 < data.get_counts()["00"] < 2800
+    assert len({data.array[at : at + 50].tobytes() for at in range(0, 5000, 50)}) == 100
+
+
+@pytest.mark.usefixtures("cut_finely")
+def test_a_circuit_of_many_parts_crosses_once() -> None:
+    circuit = rotations(measured=True)
+    circuit.metadata = {"ballast": "x" * 100_000}
+    job = ParallelSampler(StatevectorSampler(), min_seconds=0).run([(circuit, VALUES)])
+    assert len(job.result()) == 1
+    assert len(job._parts) > 4
+    sizes = [report.argument_bytes for report in job.reports()]
+    assert max(size for size in sizes if size is not None) < 10_000
+    assert "PUB 0" in str(job.reports()[0].name)
+
+
+def test_no_pubs_and_an_empty_pub() -> None:
+    assert len(ParallelSampler(StatevectorSampler(), min_seconds=0).run([]).result()) == 0
+    empty = ParallelSampler(StatevectorSampler(), min_seconds=0).run([(rotations(measured=True), np.empty((0, 3)))])
+    assert empty.result()[0].data.meas.array.shape[0] == 0
+    with pytest.warns(UserWarning, match="0-th pub's circuit has no output classical registers"):
+        job = ParallelSampler(StatevectorSampler(), min_seconds=0).run([QuantumCircuit(1)])
+    assert len(job.result()[0].data) == 0
+
+
+def test_a_short_run_stays_in_a_thread_and_run_does_not_wait(executor: LocalExecutor) -> None:
+    before = executor.stats()["done"]
+    job = ParallelEstimator(StatevectorEstimator(), executor=executor).run([(rotations(2), "ZZ", [0.1, 0.2])])
+    assert job.result()[0].data.evs.shape == ()
+    assert job.reports() == []
+    assert executor.stats()["done"] == before
+    assert job.status() is JobStatus.DONE
+    assert not job.cancel()
+
+
+# --- what goes wrong ---
+
+
+def _mid_circuit() -> QuantumCircuit:
+    circuit = QuantumCircuit(2, 2)
+    circuit.measure(0, 0)
+    circuit.h(0)
+    circuit.measure(0, 1)
+    return circuit
+
+
+@pytest.mark.parametrize("least", [0.0, 100.0])
+def test_a_pub_that_fails_is_named_and_the_others_are_kept(least: float) -> None:
+    job = ParallelSampler(StatevectorSampler(seed=1), min_seconds=least).run([bell(), _mid_circuit(), bell()])
+    for expected in (QiskitError, PubError):
+        with pytest.raises(expected, match=r"^PUB 1: QiskitError: StatevectorSampler cannot handle mid-circuit"):
+            job.result()
+    with pytest.raises(PubError) as caught:
+        job.result()
+    assert caught.value.pub_index == 1
+    assert list(caught.value.failures) == [1]
+    assert isinstance(caught.value.__cause__, QiskitError)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.pub_index, str(again)) == (1, str(caught.value))
+    first, failed, last = job.pub_results()
+    assert isinstance(failed, QiskitError)
+    assert first.data.meas.num_shots == last.data.meas.num_shots == 1024
+    assert job.status() is JobStatus.ERROR
+    assert not job.done()
+
+
+class _Choosy(StatevectorEstimator):  # type: ignore[misc,unused-ignore]
+    def _run(self, pubs: Any) -> Any:
+        if any(pub.circuit.num_qubits == 2 for pub in pubs):
+            raise ValueError("not with two qubits")
+        return super()._run(pubs)
+
+
+def test_an_error_keeps_its_class() -> None:
+    pubs: list[Any] = [(rotations(2), "ZZ", [1, 2]), (rotations(3), "ZZZ", [1, 2, 3])]
+    job = ParallelEstimator(_Choosy(), min_seconds=0).run(pubs)
+    with pytest.raises(ValueError, match="PUB 0: ValueError: not with two qubits") as caught:
+        job.result()
+    assert isinstance(caught.value, PubError)
+    assert job.pub_results()[1].data.evs.shape == ()
+
+
+@pytest.mark.parametrize(
+    ("pubs", "kind", "told"),
+    [
+        ([bell(), (rotations(measured=True), [[1.0, 2.0]])], ValueError, r"^PUB 1: .*inconsistent with last dimension"),
+        ([rotations(measured=True)], ValueError, r"^PUB 0: The number of values \(0\) does not match"),
+        ([(bell(), None, -3)], ValueError, r"^PUB 0: "),
+        ([bell(), 7], TypeError, r"^PUB 1: "),
+        (7, TypeError, "an iterable of PUBs"),
+    ],
+)
+def test_wrong_pubs_are_named_before_anything_runs(pubs: Any, kind: Any, told: str, executor: LocalExecutor) -> None:
+    before = executor.stats()
+    with pytest.raises(kind, match=told):
+        ParallelSampler(StatevectorSampler(), executor=executor, min_seconds=0).run(pubs)
+    assert executor.stats() == before
+
+
+class _Meeting(BaseSamplerV2):  # type: ignore[misc,unused-ignore]
+    """A sampler of an unknown kind, whose runs wait at a gate."""
+
+    def __init__(self, gate: str) -> None:
+        self.gate = gate
+        self._seed = None
+
+    def run(self, pubs: Any, *, shots: int | None = None) -> Any:
+        meet(self.gate)
+        return StatevectorSampler(seed=self._seed).run(pubs, shots=shots)
+
+
+@pytest.mark.usefixtures("cut_finely")
+def test_cancel_ends_all_parts(gate: Gate, executor: LocalExecutor) -> None:
+    job = ParallelSampler(_Meeting(gate.path), min_seconds=0).run([bell()] * 12)
+    assert len(job._parts) > 3
+    pids = gate.await_arrival(2)
+    assert job.status() is JobStatus.RUNNING
+    assert job.running()
+    with pytest.raises(JobTimeoutError):
+        job.result(timeout=0)
+    assert job.cancel()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert job.cancelled()
+    assert job.in_final_state()
+    with pytest.raises(JobCancelledError):
+        job.result()
+    assert all(isinstance(one, JobCancelledError) for one in job.pub_results())
+
+
+def test_a_sampler_of_an_unknown_kind_goes_through_its_run(gate: Gate) -> None:
+    job = ParallelSampler(_Meeting(gate.path), min_seconds=0).run([bell()])
+    gate.await_arrival()
+    gate.release()
+    assert job.result()[0].data.meas.num_shots == 1024
+    twin = pickle.loads(pickle.dumps(job))
+    assert twin.job_id() == job.job_id()
+    assert twin.status() is JobStatus.DONE
+    assert twin.result()[0].data.meas.num_shots == 1024
+
+
+class _Unpicklable(BasicSimulator):  # type: ignore[misc,unused-ignore]
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot pickle 'socket' object")
+
+
+def _make_sampler(seed: int | None = None) -> BackendSamplerV2:
+    return BackendSamplerV2(backend=_Unpicklable(), options={"seed_simulator": seed})
+
+
+def test_a_backend_that_cannot_be_sent_is_named_and_a_factory_helps() -> None:
+    with pytest.raises(SerializationError, match=r"the backend 'basic_simulator' .*Pass a factory") as caught:
+        ParallelSampler(_make_sampler(), min_seconds=0).run([bell()])
+    assert isinstance(caught.value, QiskitError)
+    sampler = ParallelSampler(_make_sampler, seed=2, min_seconds=0)
+    one, two = (sampler.run([bell()], shots=40).result()[0].data.meas.array for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+class _Hidden(BaseSamplerV2):  # type: ignore[misc,unused-ignore]
+    """Draws from a generator that nobody knows of."""
+
+    def __init__(self) -> None:
+        self.dice = np.random.default_rng(1)
+
+    def run(self, pubs: Any, *, shots: int | None = None) -> Any:
+        return StatevectorSampler(seed=self.dice).run(pubs, shots=shots)
+
+
+def test_a_generator_that_all_parts_would_copy_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"how to seed a _Hidden: pass a factory"):
+        ParallelSampler(_Hidden(), min_seconds=0).run([bell()])
+    with pytest.raises(TypeError, match="how to seed a _Hidden"):
+        ParallelSampler(_Hidden(), seed=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: ParallelSampler(StatevectorEstimator()), TypeError),
+        (lambda: ParallelSampler(StatevectorSampler), TypeError),
+        (lambda: ParallelSampler(lambda: 3), TypeError),
+        (lambda: ParallelEstimator(StatevectorEstimator(), executor=_THREE), TypeError),
+        (lambda: ParallelEstimator(StatevectorEstimator(), seed=-1), ValueError),
+        (lambda: ParallelEstimator(StatevectorEstimator(), seed=True), ValueError),
+        (lambda: ParallelEstimator(StatevectorEstimator(), min_seconds=-1), ValueError),
+    ],
+)
+def test_wrong_use(make: Any, kind: Any) -> None:
+    with pytest.raises(kind):
+        make()
+
+
+def _spread_within(values: list[float]) -> Any:
+    estimator = ParallelEstimator(StatevectorEstimator(), min_seconds=0)
+    return os.getpid(), estimator.run([(rotations(2), "ZZ", values)]).result()[0].data.evs
+
+
+def test_within_a_worker_it_works_in_line(executor: LocalExecutor) -> None:
+    pid, evs = executor.submit(_spread_within, [0.1, 0.2]).result()
+    assert pid != os.getpid()
+    assert evs == StatevectorEstimator().run([(rotations(2), "ZZ", [0.1, 0.2])]).result()[0].data.evs
