@@ -269,7 +269,7 @@ class Batch:
             source = StoreSource(self.store, registration, seeding, stop)
             try:
                 counts = run_works(
-                    self._target.function,
+                    self._target.sendable,
                     executor,
                     source,
                     seeding=seeding,

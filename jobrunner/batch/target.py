@@ -9,10 +9,12 @@ importable name (``sim.v2.py``), or the name of another module (``random.py``), 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
 import os
+import pickle
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -28,6 +30,9 @@ from jobrunner.errors import SpecError
 __all__ = ["Target", "check_parameters", "load_target"]
 
 _FORM = "expected module:function or path/to/file.py:function"
+
+#: What the name of a module begins with that travels by value.
+BY_VALUE = "_jobrunner_target_"
 
 #: Parameters that a batch fills in itself, see `jobrunner.batch.seeds`.
 _FILLED_IN = ("seed", "rng")
@@ -51,6 +56,42 @@ class Target:
     def name(self) -> str:
         """The function's own name, for titles and reports."""
         return str(getattr(self.function, "__name__", self.text))
+
+    @property
+    def sendable(self) -> Callable[..., Any]:
+        """The function as it goes to workers, which may have been started before its directory was on the path."""
+        module = sys.modules.get(getattr(self.function, "__module__", None) or "")
+        origin = getattr(module, "__file__", None)
+        if module is None or origin is None or module.__name__.startswith(BY_VALUE):
+            return self.function
+        root = Path(origin).resolve().parent
+        for _ in range(module.__name__.count(".") + (Path(origin).name == "__init__.py")):
+            root = root.parent
+        return _Sent(self.function, str(root)) if str(root) in sys.path else self.function
+
+
+class _Sent:
+    """A function that is imported in a worker with its directory on the path."""
+
+    def __init__(self, function: Callable[..., Any], place: str) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._place = place
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _receive, (self._place, cloudpickle.dumps(self._function))
+
+
+def _receive(place: str, data: bytes) -> Callable[..., Any]:
+    """In a worker: the function that was sent; its directory is on the path, also for what it imports later."""
+    if place not in sys.path:
+        # Taken off again after the job.
+        sys.path.insert(0, place)
+        importlib.invalidate_caches()
+    return pickle.loads(data)  # type: ignore[no-any-return]  # noqa: S301 (our caller's, over a private channel)
 
 
 def load_target(text: str, *, directory: str | os.PathLike[str] | None = None) -> Target:
@@ -173,7 +214,7 @@ def _load_file(text: str, path: Path) -> ModuleType:
 
 
 def _load_by_value(path: Path) -> ModuleType:
-    name = f"_jobrunner_target_{''.join(c if c.isalnum() else '_' for c in path.stem)}"
+    name = f"{BY_VALUE}{''.join(c if c.isalnum() else '_' for c in path.stem)}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python source file")

@@ -11,7 +11,7 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from jobrunner import SpecError
+from jobrunner import Batch, LocalExecutor, SpecError, sweep
 from jobrunner.batch import Target, check_parameters, load_target
 
 
@@ -157,3 +157,16 @@ def test_a_required_parameter_that_some_points_lack_is_refused() -> None:
     check_parameters(target, ["name", "pat"], common=["name", "pat"])
     with pytest.raises(SpecError, match=r"pat: fnmatch\(\) requires this parameter, and some points lack it"):
         check_parameters(target, ["name", "pat"], common=["name"])
+
+
+def test_a_worker_that_was_started_before_finds_the_file(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_late.py").write_text("FACTOR = 3\n")
+    (tmp_path / "late_target.py").write_text(
+        "def late(n):\n    from neighbour_of_late import FACTOR\n    return FACTOR * n\n"
+    )
+    with LocalExecutor(1) as executor:
+        assert executor.submit(abs, -1).result() == 1
+        batch = Batch("late_target.py:late", sweep(n=[1, 2]), name="late", store=tmp_path / "s.db", directory=tmp_path)
+        summary = batch.run(executor)
+    assert (summary.done, summary.failed) == (2, 0)
+    assert [value for _, value in batch.results()] == [3, 6]
