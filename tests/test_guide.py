@@ -12,7 +12,7 @@ import pytest
 
 from tests.documents import ROOT, blocks, pattern, shell_variables
 
-OVERNIGHT, BENCHMARKING = "overnight.md", "benchmarking.md"
+OVERNIGHT, BENCHMARKING, QISKIT = "overnight.md", "benchmarking.md", "qiskit.md"
 
 
 def _page(name: str) -> str:
@@ -81,6 +81,11 @@ def _run_page(name: str, directory: Path, environment: dict[str, str]) -> None:
 
 def test_the_guide_to_benchmark_runs_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
     _run_page(BENCHMARKING, tmp_path / "reader", environment)
+
+
+def test_the_guide_to_qiskit_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
+    pytest.importorskip("qiskit")
+    _run_page(QISKIT, tmp_path / "reader", environment)
 
 
 def test_the_guide_to_overnight_batches_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
