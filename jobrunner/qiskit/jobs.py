@@ -86,7 +86,7 @@ class PrimitiveJob(primitive_job.PrimitiveJob[ResultT], QiskitPrimitiveJob[Resul
                 self._claim()
                 self._adopt(_run_now(self._function, self._args, self._kwargs))  # type: ignore[arg-type]
                 return
-            if place_of(self._function, self._args, mine) is Place.THREAD:
+            if place_of(self._function, (*self._args, *self._kwargs.values()), mine) is Place.THREAD:
                 self._claim()
                 self._start_thread()
                 return

@@ -6,8 +6,10 @@ import enum
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from qiskit.primitives import BasePrimitiveJob
 from qiskit.providers import Backend
 
+from jobrunner.primitive_job import PrimitiveJob
 from jobrunner.qiskit.cost import MIN_SECONDS, estimated_seconds
 from jobrunner.qiskit.settings import Settings
 
@@ -32,9 +34,13 @@ def place_of(function: Callable[..., Any] | None, args: tuple[Any, ...], mine: S
     - a run of one of Qiskit's primitives that is too short to be worth a journey (`cost.estimated_seconds`);
     - a job whose work is spread over workers anyway, by a parallel primitive that its object uses: in a worker, that
       one could only work in line;
+    - a job that has one among its arguments which is of a parallel run, or not jobrunner's: to send such a one would be to
+      wait for it;
     - a job whose object has a callback of the caller's, of ``SamplingVQE`` or for the transpiler: in a worker, what it
       does would be lost.
     """
+    if any(isinstance(value, BasePrimitiveJob) and not isinstance(value, PrimitiveJob) for value in args):
+        return Place.THREAD
     owner = getattr(function, "__self__", None)
     if owner is None or isinstance(owner, type):
         return Place.PROCESS

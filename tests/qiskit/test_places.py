@@ -13,10 +13,10 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.quantum_info import SparsePauliOp
 
 from jobrunner import LocalExecutor
-from jobrunner.qiskit import ParallelEstimator, PrimitiveJob, accelerate
+from jobrunner.qiskit import ParallelEstimator, ParallelSampler, PrimitiveJob, accelerate
 from jobrunner.qiskit.cost import estimated_seconds, gate_count
 from jobrunner.qiskit.places import Place, place_of
-from tests.qiskit.circuits import Counting, bell, rotations
+from tests.qiskit.circuits import Counting, bell, of_job, rotations
 
 
 def _pub(circuit: QuantumCircuit, shots: int = 100) -> SamplerPub:
@@ -87,6 +87,21 @@ def test_a_job_that_spreads_its_work_itself_stays_here() -> None:
     alone = ParamShiftEstimatorGradient(StatevectorEstimator())
     assert place_of(spread._run, (), None) is Place.THREAD
     assert place_of(alone._run, (), None) is Place.PROCESS
+
+
+def test_a_job_that_works_on_a_parallel_run_does_not_block(executor: LocalExecutor) -> None:
+    pytest.importorskip("qiskit_algorithms")
+    from qiskit_algorithms.state_fidelities import ComputeUncompute
+
+    circuit = rotations(2)
+    fidelity = ComputeUncompute(ParallelSampler(StatevectorSampler(seed=1), executor=executor, min_seconds=0))
+    with accelerate(executor, min_seconds=0):
+        job: Any = fidelity.run([circuit], [circuit], [0.1, 0.2], [0.1, 0.2])
+        assert job.result().fidelities == [1.0]
+        assert job.report().backend == "thread"
+        of_stock: Any = PrimitiveJob(of_job, stock := StatevectorSampler(seed=1).run([bell()]))
+        of_stock._submit()
+        assert len(of_stock.result()) == len(stock.result()) == 1
 
 
 def test_a_callback_of_the_transpilers_is_called_in_this_process(executor: LocalExecutor) -> None:
