@@ -34,8 +34,8 @@ def place_of(function: Callable[..., Any] | None, args: tuple[Any, ...], mine: S
     - a run of one of Qiskit's primitives that is too short to be worth a journey (`cost.estimated_seconds`);
     - a job whose work is spread over workers anyway, by a parallel primitive that its object uses: in a worker, that
       one could only work in line;
-    - a job that has one among its arguments which is of a parallel run, or not jobrunner's: to send such a one would be to
-      wait for it;
+    - a job that has one among its arguments which is of a parallel run, or not jobrunner's: to send such a one would be
+      to wait for it;
     - a job whose object has a callback of the caller's, of ``SamplingVQE`` or for the transpiler: in a worker, what it
       does would be lost.
     """
