@@ -65,8 +65,10 @@ def accelerate(
     try:
         yield
     finally:
-        settings.context.reset(token)
         _end(mine)
+        # A block that is left in another context (a generator that is closed elsewhere): there it was never set.
+        with contextlib.suppress(ValueError):
+            settings.context.reset(token)
 
 
 def enable(executor: concurrent.futures.Executor | None = None, *, min_seconds: float = MIN_SECONDS) -> None:

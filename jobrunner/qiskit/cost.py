@@ -124,14 +124,13 @@ def _gates_within(circuit: Any, name: str) -> int:
     """How many gates one instruction of that name stands for; the first that has it stands for all."""
     if name in _SIMPLE:
         return 1
-    for instruction in circuit.data:
-        operation = instruction.operation
-        if operation.name == name:
-            if getattr(operation, "num_qubits", 0) <= 2 and not getattr(operation, "blocks", ()):
-                return 1
-            definition = getattr(operation, "definition", None)
-            return 1 if definition is None else max(1, gate_count(definition))
-    return 1
+    operation = next(one.operation for one in circuit.data if one.operation.name == name)
+    # Only one that is there already: to ask for it would have a unitary decomposed, which takes seconds.
+    definition = getattr(operation, "_definition", None)
+    if definition is None:
+        # As a matrix on so many qubits it takes that much more than one on a single qubit.
+        return int(2 ** min(getattr(operation, "num_qubits", 1), 10))
+    return max(1, gate_count(definition))
 
 
 #: Instructions that stand for one gate each, so that their definition is not looked at.

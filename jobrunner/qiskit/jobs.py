@@ -216,6 +216,14 @@ class PrimitiveJob(primitive_job.PrimitiveJob[ResultT], QiskitPrimitiveJob[Resul
         """All that is kept of what the job printed; None where it is not captured, or runs in a thread."""
         return super().output() if isinstance(self._future, JobFuture) else None
 
+    async def _await_result(self) -> ResultT:
+        with self._translated(None):
+            return await super()._await_result()
+
+    def __repr__(self) -> str:
+        name = "INITIALIZING" if self._future is None else self.status().name
+        return f"<{type(self).__name__} {self._job_id} {name}>"
+
     def __copy__(self) -> PrimitiveJob[ResultT]:
         """Another handle of the finished job, waiting for it, with the same result."""
         self.result()

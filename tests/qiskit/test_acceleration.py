@@ -179,6 +179,20 @@ def test_a_block_left_by_an_exception_is_undone() -> None:
         raise RuntimeError("within")
 
 
+def test_a_block_left_in_another_context_is_undone() -> None:
+    import contextvars
+
+    def generator() -> Any:
+        with accelerate():
+            yield
+
+    begun = generator()
+    contextvars.copy_context().run(next, begun)
+    assert QiskitPrimitiveJob.__init__ is not STOCK_INIT
+    begun.close()
+    assert QiskitPrimitiveJob.__init__ is STOCK_INIT
+
+
 def test_blocks_of_several_threads_may_overlap() -> None:
     inside, leave = threading.Barrier(5), threading.Barrier(5)
     kinds: list[Any] = []

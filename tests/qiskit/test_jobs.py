@@ -238,6 +238,28 @@ def test_gather_and_await_take_them(executor: LocalExecutor) -> None:
     assert asyncio.run(wait_for(made[3])) == 8
 
 
+def test_await_raises_what_result_does(executor: LocalExecutor) -> None:
+    import asyncio
+
+    job: Any = PrimitiveJob(os._exit, 3)
+    job.submit(executor)
+
+    async def wait() -> Any:
+        return await job
+
+    with pytest.raises(WorkerDiedError) as caught:
+        asyncio.run(wait())
+    assert isinstance(caught.value, QiskitError)
+
+
+def test_a_job_can_be_shown_at_any_time(executor: LocalExecutor) -> None:
+    job = PrimitiveJob(pow, 2, 3)
+    assert repr(job) == f"<PrimitiveJob {job.job_id()} INITIALIZING>"
+    job.submit(executor)
+    job.result()
+    assert repr(job) == f"<PrimitiveJob {job.job_id()} DONE>"
+
+
 # --- pickles and copies ---
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.primitives import StatevectorEstimator, StatevectorSampler
@@ -71,6 +72,18 @@ def test_gates_within_composite_ones_are_counted() -> None:
     outer.append(inner.to_gate(), [0, 1, 2])
     outer.x(0)
     assert gate_count(outer) == 201
+
+
+def test_no_gate_is_decomposed_to_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qiskit.circuit.library import UnitaryGate
+
+    def refuse(self: Any) -> Any:
+        raise AssertionError("decomposed")
+
+    monkeypatch.setattr(UnitaryGate, "_define", refuse)
+    circuit = QuantumCircuit(6)
+    circuit.unitary(np.eye(64), range(6))
+    assert gate_count(circuit) == 64
 
 
 @pytest.mark.parametrize("function", [pow, Counting()._run, StatevectorSampler().run, None])
