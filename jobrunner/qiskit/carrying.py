@@ -20,12 +20,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from qiskit.providers import Backend
 
 from jobrunner.errors import JobError, SerializationError
-from jobrunner.qiskit.outline import outline
+from jobrunner.qiskit.outline import Outline, outline
 from jobrunner.qiskit.running import Template, backend_at, run_function, run_method
+from jobrunner.qiskit.seeding import GENERATORS
 from jobrunner.serialization import Call, CallPickler, call_name, dump_call, unserializable
 from jobrunner.sharing import Shared, share
 
@@ -49,8 +49,6 @@ _PACKAGES = frozenset(
     }
 )
 
-_GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator)
-
 
 class _Carried:
     """What has crossed, or may: backends by identity, large templates by digest."""
@@ -58,7 +56,7 @@ class _Carried:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         # By the backend's id: (a reference to it, its outline, its handle).
-        self.backends: dict[int, tuple[weakref.ref[Any], int, Shared[Any]]] = {}
+        self.backends: dict[int, tuple[weakref.ref[Any], Outline, Shared[Any]]] = {}
         self.templates: OrderedDict[bytes, Shared[bytes]] = OrderedDict()
 
     def backend(self, backend: Any) -> Shared[Any]:
@@ -66,7 +64,7 @@ class _Carried:
         seen = outline(backend)
         with self.lock:
             known = self.backends.get(id(backend))
-            if known is not None and known[0]() is backend and known[1] == seen:
+            if known is not None and known[0]() is backend and known[1].value == seen.value:
                 return known[2]
             handle = _share_backend(backend)
             # To serialise it may have filled what it keeps ready for itself.
@@ -120,7 +118,8 @@ def _no_backend(backend: Any, error: SerializationError) -> SerializationError:
     why = str(error.__cause__ or error).rstrip(". ")
     return _BackendNotSentError(
         f"the backend {_backend_name(backend)!r} (a {type(backend).__qualname__}) can't be sent to a worker: {why}. "
-        "Pass a factory instead, which makes it there: ParallelSampler(lambda: BackendSamplerV2(backend=...))"
+        "Pass a factory instead, a function that makes the primitive in the worker, to ParallelSampler or "
+        "ParallelEstimator"
     )
 
 
@@ -147,7 +146,7 @@ class _TemplatePickler(CallPickler):
                     return backend_at, (index,)
             self.backends.append(obj)
             return backend_at, (len(self.backends) - 1,)
-        if isinstance(obj, _GENERATORS):
+        if isinstance(obj, GENERATORS):
             self.draws = True
         return super().reducer_override(obj)
 

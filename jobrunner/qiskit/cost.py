@@ -125,6 +125,10 @@ def _gates_within(circuit: Any, name: str) -> int:
     if name in _SIMPLE:
         return 1
     operation = next(one.operation for one in circuit.data if one.operation.name == name)
+    blocks = getattr(operation, "blocks", ())
+    if blocks:  # a loop, or a choice
+        times = len(operation.params[0]) if name == "for_loop" else 1
+        return max(1, times * sum(map(gate_count, blocks)))
     # Only one that is there already: to ask for it would have a unitary decomposed, which takes seconds.
     definition = getattr(operation, "_definition", None)
     if definition is None:

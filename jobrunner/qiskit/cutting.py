@@ -200,5 +200,11 @@ def _join_field(name: str, rows: list[list[Any]], axis: int | None, ndim: int) -
     if not isinstance(kind, np.ndarray):
         raise TypeError(f"the results' field {name!r}, a {type(kind).__qualname__}, can't be put together from parts")
     # Single shots stand along the axis behind the PUB's own.
+    for row, results in zip(values, rows, strict=True):
+        if len(row) > 1 and any(
+            value.ndim <= ndim or value.shape[ndim] != result.metadata.get("shots")
+            for value, result in zip(row, results, strict=True)
+        ):
+            raise TypeError(f"the results' field {name!r} has no single shots to put together: leave out split_shots")
     arrays = [row[0] if len(row) == 1 else np.concatenate(row, axis=ndim) for row in values]
     return arrays[0] if axis is None else np.concatenate(arrays, axis=axis)

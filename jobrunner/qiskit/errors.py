@@ -13,6 +13,7 @@ from qiskit.providers.exceptions import JobTimeoutError as QiskitJobTimeoutError
 from jobrunner import errors
 
 __all__ = [
+    "ExecutorShutdownError",
     "FellBackToThreadWarning",
     "JobCancelledError",
     "JobError",
@@ -66,6 +67,10 @@ class TimeLimitExceeded(_Both, errors.TimeLimitExceeded, QiskitJobError):  # noq
     """The job ran past its time limit, and was ended."""
 
 
+class ExecutorShutdownError(_Both, errors.ExecutorShutdownError, QiskitJobError):
+    """The executor takes no more jobs."""
+
+
 #: The class that stands for each of jobrunner's.
 _COUNTERPARTS: Mapping[type[errors.JobRunnerError], type[errors.JobRunnerError]] = {
     errors.JobError: JobError,
@@ -75,6 +80,7 @@ _COUNTERPARTS: Mapping[type[errors.JobRunnerError], type[errors.JobRunnerError]]
     errors.WorkerDiedError: WorkerDiedError,
     errors.MemoryLimitExceeded: MemoryLimitExceeded,
     errors.TimeLimitExceeded: TimeLimitExceeded,
+    errors.ExecutorShutdownError: ExecutorShutdownError,
 }
 
 

@@ -42,8 +42,8 @@ _FINAL = frozenset(_STATUS[ours] for ours in status.JOB_FINAL_STATES)
 
 _MISSING: Any = object()
 
-#: The functions of which it was told already that their jobs run in threads.
-_told: set[str] = set()
+#: The functions of which it was told already that their jobs run in threads, and why.
+_told: set[tuple[str, str]] = set()
 
 
 class PrimitiveJob(primitive_job.PrimitiveJob[ResultT], QiskitPrimitiveJob[ResultT]):
@@ -108,16 +108,16 @@ class PrimitiveJob(primitive_job.PrimitiveJob[ResultT], QiskitPrimitiveJob[Resul
 
     def _refuse(self, error: SerializationError) -> None:
         """The call can't be sent: it runs in a thread."""
+        self._start_thread()
         name = call_name(self._function)
-        if name not in _told:
-            _told.add(name)
+        if (name, str(error)) not in _told:
+            _told.add((name, str(error)))
             warnings.warn(
                 f"jobs of {name!r} run in a thread of this process, as Qiskit's own do, and can't be cancelled once "
                 f"they run: {error}",
                 FellBackToThreadWarning,
                 stacklevel=5,
             )
-        self._start_thread()
 
     def _start_thread(self) -> None:
         threads = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobrunner-qiskit")
@@ -233,7 +233,9 @@ class PrimitiveJob(primitive_job.PrimitiveJob[ResultT], QiskitPrimitiveJob[Resul
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PrimitiveJob[ResultT]:
         """Another handle of the finished job, waiting for it, with a copy of its result."""
-        result = copy.deepcopy(self.result(), memo)
+        self.result()
+        # Not what a subclass makes of it: its method will do so again.
+        result = copy.deepcopy(self._expect_future().result(), memo)
         twin = type(self).__new__(type(self))
         own = {name: value for name, value in self.__dict__.items() if name != "_future"}
         twin.__dict__.update(copy.deepcopy(own, memo))

@@ -52,6 +52,7 @@ class _Parallel(abc.ABC):
         if not isinstance(primitive, self._base) and (isinstance(primitive, type) or not callable(primitive)):
             raise TypeError(
                 f"{type(self).__name__} takes a {self._base.__name__}, or a function that makes one, not {primitive!r}"
+                + ("; make one of it first" if isinstance(primitive, type) else "")
             )
         if executor is not None and not isinstance(executor, concurrent.futures.Executor):
             raise TypeError(f"executor must be a concurrent.futures.Executor, not {executor!r}")
@@ -79,6 +80,12 @@ class _Parallel(abc.ABC):
         """The primitive whose runs are spread; where it is made by a factory, one that the factory made here."""
         return self._primitive
 
+    def __getattr__(self, name: str) -> Any:
+        """What the primitive has beyond (``options``, ``default_shots``, ``backend``), for code that asks for it."""
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._primitive, name)
+
     def _run_seed(self) -> int | None:
         """The seed of the next run; None: it is not to be repeated."""
         seed = self._seed if self._seed is not None else own_seed(self._primitive)
@@ -89,7 +96,10 @@ class _Parallel(abc.ABC):
             return int(seed.integers(1 << 63))
         if isinstance(seed, np.random.BitGenerator):
             return int(np.random.Generator(seed).integers(1 << 63))
-        return None if seed is None else int(seed)
+        if seed is None or isinstance(seed, (int, np.integer)):
+            return None if seed is None else int(seed)
+        # What else NumPy takes for a seed: a sequence of numbers, a SeedSequence.
+        return int(np.random.default_rng(seed).integers(1 << 63))
 
     def _run_pubs(self, pubs: Sequence[Any], options: dict[str, Any], split_shots: bool) -> ParallelJob:
         constants = constants_of(self._primitive)
@@ -193,7 +203,7 @@ class _Parallel(abc.ABC):
 def _coerce(kind: type[Any], pubs: Iterable[Any], value: Any) -> list[Any]:
     """The PUBs as Qiskit has them; an error names the one that is wrong."""
     if isinstance(pubs, (str, bytes)) or not isinstance(pubs, Iterable):
-        raise TypeError(f"run takes an iterable of PUBs, not {pubs!r}")
+        raise TypeError(f"run takes a list of PUBs, not {pubs!r}: for a single one, run([pub])")
     coerced = []
     for index, pub in enumerate(pubs):
         try:

@@ -78,9 +78,8 @@ class ParallelJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
             True where the run is now cancelled; False where it is final, or runs in a thread.
         """
         # The last ones first: they are still waiting, and must not start when those before them end.
-        for future in reversed(self._futures):
-            future.cancel()
-        return any(future.cancelled() for future in self._futures)
+        told = [(future.cancel(), future) for future in reversed(self._futures)]
+        return any(cancelled for cancelled, _ in told) and all(one or future.done() for one, future in told)
 
     def result(self, timeout: float | None = None) -> Any:
         """The result of the whole run, waiting for it.
@@ -158,6 +157,8 @@ class ParallelJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
         return _rebuild, (self._job_id, self.metadata, self._result)
 
     def __repr__(self) -> str:
+        if self._result is not None:
+            return f"<ParallelJob {self._job_id} {self.status().name}: {len(self._result)} PUBs>"
         return f"<ParallelJob {self._job_id} {self.status().name}: {len(self._pubs)} PUBs in {len(self._parts)} parts>"
 
 

@@ -14,6 +14,7 @@ from jobrunner.qiskit.acceleration import accelerate
 from jobrunner.qiskit.cost import is_known
 from jobrunner.qiskit.running import Template, rebuild
 from jobrunner.qiskit.seeding import part_seed, with_seed
+from jobrunner.role import is_worker
 
 __all__ = ["Outcome", "Source", "make_primitive", "pack_pub", "run_carried", "run_part"]
 
@@ -94,6 +95,8 @@ def run_carried(
         primitive = rebuild(source.template)
         return primitive if of is None else with_seed(primitive, of)
 
+    if not is_worker():  # nor could warnings be held back there, which would hold for all threads
+        return run_part(make, [_unpack_pub(*one) for one in carried], seed, options)
     with accelerate(min_seconds=0), warnings.catch_warnings():
         # The caller has said so already, once for the whole run.
         warnings.filterwarnings("ignore", message=".*output classical registers", category=UserWarning)

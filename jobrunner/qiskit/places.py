@@ -6,11 +6,12 @@ import enum
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from qiskit.primitives import BasePrimitiveJob
+from qiskit.primitives import BaseEstimatorV2, BasePrimitiveJob, BaseSamplerV2
 from qiskit.providers import Backend
 
 from jobrunner.primitive_job import PrimitiveJob
 from jobrunner.qiskit.cost import MIN_SECONDS, estimated_seconds
+from jobrunner.qiskit.seeding import GENERATORS
 from jobrunner.qiskit.settings import Settings
 
 __all__ = ["Place", "find_backend", "place_of"]
@@ -36,6 +37,8 @@ def place_of(function: Callable[..., Any] | None, args: tuple[Any, ...], mine: S
       one could only work in line;
     - a job that has one among its arguments which is of a parallel run, or not jobrunner's: to send such a one would be
       to wait for it;
+    - a job of an object, other than a primitive, that has a random generator of its own, as SPSA's gradients do: in a
+      worker, it would draw the same again for each job;
     - a job whose object has a callback of the caller's, of ``SamplingVQE`` or for the transpiler: in a worker, what it
       does would be lost.
     """
@@ -44,7 +47,7 @@ def place_of(function: Callable[..., Any] | None, args: tuple[Any, ...], mine: S
     owner = getattr(function, "__self__", None)
     if owner is None or isinstance(owner, type):
         return Place.PROCESS
-    if _reports_to_caller(owner) or any(_is_parallel(used) for used in _used_by(owner)):
+    if _reports_to_caller(owner) or _draws_for_itself(owner) or any(_is_parallel(used) for used in _used_by(owner)):
         return Place.THREAD
     least = MIN_SECONDS if mine is None else mine.min_seconds
     if least:
@@ -87,6 +90,12 @@ _USED_NAMES = frozenset({"sampler", "estimator", "fidelity", "gradient", "qgt", 
 
 def _is_parallel(obj: Any) -> bool:
     return bool(getattr(type(obj), "spreads_over_workers", False))
+
+
+def _draws_for_itself(owner: Any) -> bool:
+    if isinstance(owner, (BaseSamplerV2, BaseEstimatorV2)):
+        return False
+    return any(isinstance(value, GENERATORS) for value in getattr(owner, "__dict__", {}).values())
 
 
 def _reports_to_caller(owner: Any) -> bool:

@@ -9,16 +9,33 @@ them; else each job has one of its own.
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from qiskit.primitives.containers import DataBin
+
+from jobrunner.role import is_worker
+
 __all__ = ["Template", "backend_at", "rebuild", "run_function", "run_method"]
 
 #: How many objects a process keeps for further jobs.
 _MOST_KEPT = 8
+
+
+def _reduce_data_bin(data: Any) -> tuple[Any, ...]:
+    return _make_data_bin, (data.shape, dict(data.items()))
+
+
+def _make_data_bin(shape: tuple[int, ...], fields: dict[str, Any]) -> Any:
+    return DataBin(shape=shape, **fields)
+
+
+# Up to Qiskit 1.4 one is pickled by its attributes, and then refuses to have them set.
+copyreg.pickle(DataBin, _reduce_data_bin)  # type: ignore[arg-type,unused-ignore]
 
 
 class Template(NamedTuple):
@@ -87,7 +104,8 @@ def run_method(
 
 
 def _accelerated(wanted: bool) -> contextlib.AbstractContextManager[Any]:
-    if not wanted:
+    # In a process that is the caller's own, it would hold for all that runs there.
+    if not wanted or not is_worker():
         return contextlib.nullcontext()
     from jobrunner.qiskit.acceleration import accelerate
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-__all__ = ["own_seed", "part_seed", "with_seed"]
+__all__ = ["GENERATORS", "own_seed", "part_seed", "with_seed"]
 
 
 def own_seed(primitive: Any) -> Any:
@@ -46,6 +47,9 @@ def part_seed(seed: int, *path: int) -> int:
     """
     return int(np.random.SeedSequence(seed, spawn_key=path).generate_state(1)[0])
 
+
+#: What draws random numbers, and is another one after each.
+GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 
 _Slot = tuple[Callable[[Any], Any], Callable[[Any, int], None]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -98,10 +99,10 @@ def test_a_backend_among_the_arguments_crosses_by_its_handle(executor: LocalExec
 
 def test_options_of_a_backend_are_seen() -> None:
     backend = BasicSimulator()
-    before = outline(backend)
-    assert outline(backend) == before
+    before = outline(backend).value
+    assert outline(backend).value == before
     backend.set_options(shots=17)
-    assert outline(backend) != before
+    assert outline(backend).value != before
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,11 @@ def test_options_of_a_backend_are_seen() -> None:
         lambda held: held["circuit"].x(0),
         lambda held: setattr(held["object"], "note", "other"),
         lambda held: held.__setitem__("text", "b"),
+        lambda held: held["deque"].append(1),
+        lambda held: held["bytes"].append(1),
+        lambda held: held.__setitem__("number", np.float64(0.2)),
+        lambda held: held["objects"].__setitem__(0, "c"),
+        lambda held: setattr(held["target"]["cx"][(0, 1)], "error", 0.5),
     ],
 )
 def test_an_outline_sees_changes_in_place(change: Callable[[Any], Any]) -> None:
@@ -123,12 +129,38 @@ def test_an_outline_sees_changes_in_place(change: Callable[[Any], Any]) -> None:
         "circuit": bell(),
         "object": Counted(),
         "text": "a",
+        "deque": deque([0]),
+        "bytes": bytearray(3),
+        "number": np.float64(0.1),
+        "objects": np.array(["a", "b"], dtype=object),
+        "target": GenericBackendV2(2, seed=1).target,
     }
     held["itself"] = held
-    before = outline(held)
-    assert outline(held) == before
+    before = outline(held).value
+    assert outline(held).value == before
     change(held)
-    assert outline(held) != before
+    assert outline(held).value != before
+
+
+def test_what_is_taken_by_identity_is_not_mistaken_for_what_comes_to_its_place() -> None:
+    held: dict[str, Any] = {"opaque": object()}
+    before = outline(held)
+    values = set()
+    for _ in range(50):
+        held["opaque"] = None
+        held["opaque"] = object()
+        values.add(outline(held).value == before.value)
+    assert values == {False}
+
+
+def test_a_change_deep_in_a_large_backend_is_seen() -> None:
+    from qiskit.transpiler import InstructionProperties
+
+    backend = GenericBackendV2(127, seed=1)
+    before = outline(backend).value
+    pair = next(iter(backend.target["cx"]))
+    backend.target.update_instruction_properties("cx", pair, InstructionProperties(duration=1e-7, error=0.5))
+    assert outline(backend).value != before
 
 
 def test_slots_are_seen() -> None:
@@ -137,9 +169,9 @@ def test_slots_are_seen() -> None:
 
     one: Any = Slotted()
     one.value = 1
-    before = outline(one)
+    before = outline(one).value
     one.value = 2
-    assert outline(one) != before
+    assert outline(one).value != before
 
 
 def test_a_backend_that_is_gone_is_let_go() -> None:

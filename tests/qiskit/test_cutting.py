@@ -145,6 +145,14 @@ def test_level_one_data_are_put_together() -> None:
     assert joined.data.meas[:, 0].tolist() == [0.5j, 0.5j, 1 + 0.5j, 1 + 0.5j]
 
 
+def test_averages_of_shots_that_were_cut_are_refused() -> None:
+    pub = _sampler_pub((2,), shots=10)
+    cuts = [Cut(0, 0, 2, 5), Cut(0, 0, 2, 5)]
+    results = [PubResult(DataBin(meas=np.ones((2, 3)), shape=(2,)), metadata={"shots": 5}) for _ in cuts]
+    with pytest.raises(TypeError, match="leave out split_shots"):
+        join(pub, cuts, results)
+
+
 def test_fields_of_another_kind_are_refused() -> None:
     pub = _sampler_pub((2,))
     results = [PubResult(DataBin(meas="text")) for _ in range(2)]

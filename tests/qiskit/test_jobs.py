@@ -290,6 +290,16 @@ def test_a_copy_of_a_failed_job_raises_its_error(again: Any, executor: LocalExec
         again(PrimitiveJob(pow, 2, 3))
 
 
+def test_a_result_that_a_subclass_changes_is_changed_once_in_a_copy(executor: LocalExecutor) -> None:
+    class Wrapping(PrimitiveJob[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            return "wrapped", super().result(timeout)
+
+    job = Wrapping(pow, 2, 3)
+    job.submit(executor)
+    assert copy.deepcopy(job).result() == copy.copy(job).result() == ("wrapped", 8)
+
+
 # --- falling back to a thread ---
 
 

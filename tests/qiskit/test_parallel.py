@@ -32,7 +32,7 @@ from jobrunner.qiskit import (
 )
 from jobrunner.qiskit.seeding import part_seed
 from tests.core.gates import Gate, meet
-from tests.qiskit.circuits import bell, rotations
+from tests.qiskit.circuits import Counting, bell, rotations
 
 VALUES = np.random.default_rng(0).random((4, 5, 3))
 
@@ -255,7 +255,7 @@ def test_an_error_keeps_its_class() -> None:
         ([rotations(measured=True)], ValueError, r"^PUB 0: The number of values \(0\) does not match"),
         ([(bell(), None, -3)], ValueError, r"^PUB 0: "),
         ([bell(), 7], TypeError, r"^PUB 1: "),
-        (7, TypeError, "an iterable of PUBs"),
+        (7, TypeError, "a list of PUBs"),
     ],
 )
 def test_wrong_pubs_are_named_before_anything_runs(pubs: Any, kind: Any, told: str, executor: LocalExecutor) -> None:
@@ -358,6 +358,40 @@ def test_a_generator_that_all_parts_would_copy_is_refused() -> None:
 def test_wrong_use(make: Any, kind: Any) -> None:
     with pytest.raises(kind):
         make()
+
+
+def test_it_stands_in_for_the_primitive_also_where_attributes_are_asked_for() -> None:
+    pytest.importorskip("qiskit_algorithms")
+    from qiskit.quantum_info import SparsePauliOp
+    from qiskit_algorithms.gradients import LinCombEstimatorGradient
+
+    assert ParallelSampler(StatevectorSampler(default_shots=7)).default_shots == 7
+    assert ParallelSampler(BackendSamplerV2(backend=BasicSimulator())).options.default_shots == 1024
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = ParallelSampler(StatevectorSampler()).no_such
+
+    def gradient(estimator: Any) -> Any:
+        job = LinCombEstimatorGradient(estimator).run([rotations(2)], [SparsePauliOp("ZZ")], [[0.1, 0.2]])
+        return job.result().gradients[0].tolist()
+
+    assert gradient(ParallelEstimator(StatevectorEstimator(), min_seconds=0)) == gradient(StatevectorEstimator())
+
+
+@pytest.mark.parametrize("seed", [[1, 2, 3], np.random.SeedSequence(7), np.int64(4), np.random.PCG64(3)])
+def test_what_numpy_takes_for_a_seed(seed: Any) -> None:
+    job = ParallelSampler(StatevectorSampler(seed=seed), min_seconds=0).run([bell()], shots=10)
+    assert job.result()[0].data.meas.num_shots == 10
+
+
+def test_a_thread_pool_as_executor_accelerates_nothing_else(executor: LocalExecutor) -> None:
+    import concurrent.futures
+
+    before = executor.stats()["done"]
+    for where in (InlineExecutor(), concurrent.futures.ThreadPoolExecutor(1)):
+        sampler = ParallelSampler(Counting(seed=1), executor=where, min_seconds=0)
+        assert sampler.run([bell()], shots=9).result()[0].data.meas.num_shots == 9
+        where.shutdown()
+    assert executor.stats()["done"] == before
 
 
 def _spread_within(values: list[float]) -> Any:

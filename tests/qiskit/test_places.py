@@ -117,6 +117,29 @@ def test_a_job_that_works_on_a_parallel_run_does_not_block(executor: LocalExecut
         assert len(of_stock.result()) == len(stock.result()) == 1
 
 
+def test_an_optimiser_that_draws_goes_on_drawing(executor: LocalExecutor) -> None:
+    pytest.importorskip("qiskit_algorithms")
+    from qiskit_algorithms.gradients import SPSAEstimatorGradient
+
+    def gradients() -> Any:
+        gradient = SPSAEstimatorGradient(StatevectorEstimator(), epsilon=0.1, seed=1)
+        runs = [gradient.run([rotations(3)], [SparsePauliOp("ZZZ")], [[0.1, 0.2, 0.3]]) for _ in range(5)]
+        return [run.result().gradients[0].tolist() for run in runs]
+
+    stock = gradients()
+    with accelerate(executor, min_seconds=0):
+        assert gradients() == stock
+    assert len({tuple(one) for one in stock}) > 1
+
+
+def test_loops_are_counted_as_often_as_they_are_run() -> None:
+    circuit = QuantumCircuit(1)
+    with circuit.for_loop(range(300)):
+        circuit.x(0)
+        circuit.h(0)
+    assert gate_count(circuit) == 600
+
+
 def test_a_callback_of_the_transpilers_is_called_in_this_process(executor: LocalExecutor) -> None:
     pytest.importorskip("qiskit_algorithms")
     from qiskit.transpiler import generate_preset_pass_manager
