@@ -146,7 +146,6 @@ CASES: dict[str, Callable[[], tuple[Callable[[], Any], Callable[[], Any]]]] = {
 
 def compare(by_stock: Callable[[], Any], by_ours: Callable[[], Any], rounds: int) -> Iterator[tuple[float, float]]:
     """Seconds of both, in turn; which one begins alternates."""
-    by_stock(), by_ours()
     for number in range(rounds):
         pair = [("stock", by_stock), ("ours", by_ours)]
         seconds = {}
