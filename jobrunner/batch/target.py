@@ -74,7 +74,7 @@ class _Sent:
     """A function that is imported in a worker with its directory on the path."""
 
     def __init__(self, function: Callable[..., Any], place: str) -> None:
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
         self._function = function
         self._place = place
 
