@@ -105,7 +105,7 @@ def cut(pubs: Sequence[Any], seconds: Sequence[float], *, split_shots: bool = Fa
 def _cuts(pub: Any, number: int, split_shots: bool) -> list[Cut]:
     axis = _axis(pub)
     length = 1 if axis is None else pub.shape[axis]
-    cuts = [Cut(axis, start, stop) for start, stop in _stretches(length, number)] if length > 1 else [Cut()]
+    cuts = [Cut(axis, start, stop) for start, stop in _stretches(length, number)] if length > 1 else [_WHOLE]
     shots = getattr(pub, "shots", None)
     if not split_shots or not shots or len(cuts) >= number:
         return cuts

@@ -35,9 +35,8 @@ __all__ = ["ParallelEstimator", "ParallelSampler"]
 class _Parallel(abc.ABC):
     """What both have in common."""
 
-    #: The base class of the primitives that it takes, and what they are called.
+    #: The base class of the primitives that it takes.
     _base: type[Any]
-    _called: str
     #: Tells `places` that a run is spread over workers by itself.
     spreads_over_workers = True
 
