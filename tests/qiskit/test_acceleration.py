@@ -27,14 +27,13 @@ def nothing_stays() -> Any:
 
 
 def _jobs_of_qiskit() -> list[Any]:
-    circuit = rotations(2)
-    backend = BasicSimulator()
-    estimated = [(circuit, "ZZ", [0.1, 0.2])]
+    """One job of each; the backends are two, as stock runs them in threads and a BasicSimulator keeps its shots."""
+    estimated = [(rotations(2), "ZZ", [0.1, 0.2])]
     return [
         StatevectorSampler().run([bell()]),
         StatevectorEstimator().run(estimated),
-        BackendSamplerV2(backend=backend).run([bell()]),
-        BackendEstimatorV2(backend=backend).run(estimated, precision=0.5),
+        BackendSamplerV2(backend=BasicSimulator()).run([bell()]),
+        BackendEstimatorV2(backend=BasicSimulator()).run(estimated, precision=0.5),
     ]
 
 
