@@ -85,7 +85,7 @@ def _both(pubs: list[Any], stock: Any, ours: Any) -> tuple[Callable[[], Any], Ca
 
 
 def small(qubits: int, layers: int, sampled: bool, how: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Ten runs of one small circuit, by `accelerate` or by a parallel primitive."""
+    """A run of one small circuit, by `accelerate` or by a parallel primitive."""
     if sampled:
         pubs: list[Any] = [circuit(qubits, layers, measured=qubits)]
         stock: Any = StatevectorSampler(seed=1)
@@ -93,20 +93,14 @@ def small(qubits: int, layers: int, sampled: bool, how: str) -> tuple[Callable[[
     else:
         pubs = [(circuit(qubits, layers), "Z" * qubits)]
         stock, spread = StatevectorEstimator(), ParallelEstimator(StatevectorEstimator())
+    if how == "spread":
+        return _both(pubs, stock, spread)
 
-    def by_stock() -> None:
-        for _ in range(10):
+    def accelerated() -> None:
+        with accelerate():
             stock.run(pubs).result()
 
-    def by_ours() -> None:
-        if how == "spread":
-            for _ in range(10):
-                spread.run(pubs).result()
-        else:
-            with accelerate():
-                by_stock()
-
-    return by_stock, by_ours
+    return _both(pubs, stock, stock)[0], accelerated
 
 
 def gradient(parameters: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -144,16 +138,24 @@ CASES: dict[str, Callable[[], tuple[Callable[[], Any], Callable[[], Any]]]] = {
 }
 
 
+#: A round goes on with further turns for so long, where a turn is shorter.
+ROUND_SECONDS = 1.0
+
+
 def compare(by_stock: Callable[[], Any], by_ours: Callable[[], Any], rounds: int) -> Iterator[tuple[float, float]]:
-    """Seconds of both, in turn; which one begins alternates."""
-    for number in range(rounds):
-        pair = [("stock", by_stock), ("ours", by_ours)]
-        seconds = {}
-        for name, run in pair if number % 2 else reversed(pair):
-            began = time.perf_counter()
-            run()
-            seconds[name] = time.perf_counter() - began
-        yield seconds["stock"], seconds["ours"]
+    """Seconds of both in each round, the median of its turns; who begins a turn alternates."""
+    turn = 0
+    for _ in range(rounds):
+        seconds: dict[str, list[float]] = {"stock": [], "ours": []}
+        until = time.perf_counter() + ROUND_SECONDS
+        while not seconds["ours"] or time.perf_counter() < until:
+            pair = [("stock", by_stock), ("ours", by_ours)]
+            for name, run in pair if turn % 2 else reversed(pair):
+                began = time.perf_counter()
+                run()
+                seconds[name].append(time.perf_counter() - began)
+            turn += 1
+        yield statistics.median(seconds["stock"]), statistics.median(seconds["ours"])
 
 
 def cancel_seconds(qubits: int) -> tuple[float, bool, int]:

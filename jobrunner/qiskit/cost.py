@@ -100,7 +100,7 @@ def pub_seconds(pub: Any, constants: Constants) -> float:
     amplitudes = 2.0 ** min(circuit.num_qubits, _MOST_QUBITS)
     gates = gate_count(circuit)
     if hasattr(pub, "observables"):
-        # An expectation value of a Pauli string costs about as much as a gate; the first observable stands for all.
+        # An expectation value of a Pauli string costs about as much as a gate.
         gates += _terms(pub.observables)
         shots = 0
     else:
@@ -112,7 +112,13 @@ def pub_seconds(pub: Any, constants: Constants) -> float:
 
 
 def _terms(observables: Any) -> int:
-    return len(observables[(0,) * observables.ndim]) if observables.size else 0
+    """The terms of the first of them, which stands for all."""
+    shape = observables.shape
+    if 0 in shape:
+        return 0
+    # Before Qiskit 2.1 there is only the other, which later makes a dict of Pauli strings, at a twentieth of a run.
+    one = getattr(observables, "slice", observables.__getitem__)
+    return len(one((0,) * len(shape)))
 
 
 def gate_count(circuit: Any) -> int:
