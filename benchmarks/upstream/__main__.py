@@ -66,6 +66,10 @@ EXPECTED: dict[str, str] = {
 }
 
 
+#: Exit codes of pytest when the tests were run, whether they passed or not.
+_RAN = (0, 1)
+
+
 class Outcome(NamedTuple):
     """What one run of a test file came to.
 
@@ -108,7 +112,11 @@ def fetch(package: str, directory: Path) -> Path:
 
 
 def run_file(directory: Path, file: str, ours: bool) -> Outcome:
-    """Run a test file in a process of its own."""
+    """Run a test file in a process of its own.
+
+    Raises:
+        click.ClickException: it could not be run, as where what its tests import is not installed.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
         command = [sys.executable, "-m", "pytest", file, "-q", "-p", "no:cacheprovider", "--junitxml", str(report)]
@@ -117,7 +125,7 @@ def run_file(directory: Path, file: str, ours: bool) -> Outcome:
         root = str(Path(__file__).parents[2])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, str(directory)])}
         done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
-        if not report.exists():
+        if not report.exists() or done.returncode not in _RAN:
             raise click.ClickException(f"{file} could not be run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         tests = dict(_cases(report))
     told: dict[str, Any] = {"ran": {}, "fell_back": {}}
