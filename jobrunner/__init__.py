@@ -59,6 +59,8 @@ _HOME = {
     "Batch": "batch",
     "BenchmarkResult": "bench.result",
     "Capabilities": "backend",
+    "ClusterLostError": "errors",
+    "DaskExecutor": "cluster.dask",
     "ExecutorShutdownError": "errors",
     "InlineExecutor": "executors.inline",
     "JOB_FINAL_STATES": "status",
@@ -72,6 +74,7 @@ _HOME = {
     "LocalExecutor": "executors.local",
     "MemoryLimitExceeded": "errors",
     "PrimitiveJob": "primitive_job",
+    "RayExecutor": "cluster.ray",
     "SerializationError": "errors",
     "Shared": "sharing",
     "SpecError": "errors",
@@ -91,7 +94,7 @@ _HOME = {
 }
 
 #: Names of the contract that a later version brings; asking for one says so.
-_LATER = ("DaskExecutor", "RayExecutor", "register_joblib")
+_LATER = ("register_joblib",)
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
 

@@ -8,7 +8,8 @@
     ├── JobCancelledError            also concurrent.futures.CancelledError
     ├── SerializationError           something cannot cross between processes; also pickle.PicklingError
     ├── WorkerDiedError              the job's process ended under it; also concurrent.futures.BrokenExecutor
-    │   └── MemoryLimitExceeded      also MemoryError
+    │   ├── MemoryLimitExceeded      also MemoryError
+    │   └── ClusterLostError         the whole cluster can't be reached any more
     ├── TimeLimitExceeded            the job ran past its time limit and was ended
     ├── ExecutorShutdownError        also RuntimeError
     ├── SpecError                    a batch description is wrong
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from jobrunner.report import JobReport
 
 __all__ = [
+    "ClusterLostError",
     "ExecutorShutdownError",
     "JobCancelledError",
     "JobError",
@@ -138,6 +140,13 @@ class MemoryLimitExceeded(WorkerDiedError, MemoryError):
     def __init__(self, message: str = "", *, peak: int | None = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.peak = peak
+
+
+class ClusterLostError(WorkerDiedError):
+    """The cluster that an executor works on is gone, with all jobs that it had: nothing is known of how they ended.
+
+    What is left can be done by a new executor once there is a cluster again.
+    """
 
 
 class TimeLimitExceeded(JobRunnerError):

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from jobrunner.memory import format_bytes, machine_memory, parse_bytes
 
@@ -110,6 +110,9 @@ class JobOptions:
         relay_logs: whether the job's warnings and log records reach the caller's `warnings` and `logging`.
     """
 
+    #: Whether the job can't have more than this machine has.
+    of_this_machine: ClassVar[bool] = True
+
     time_limit: float | None = None
     memory_limit: int | str | None = None
     retries: int = 0
@@ -123,11 +126,13 @@ class JobOptions:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "memory_limit", check_bytes("memory_limit", self.memory_limit))
+        put(self, "memory_limit", check_bytes("memory_limit", self.memory_limit, bounded=self.of_this_machine))
         put(self, "time_limit", check_seconds("time_limit", self.time_limit))
         put(self, "grace", check_seconds("grace", self.grace, zero=True) or 0.0)
         put(self, "retries", check_count("retries", self.retries, least=0))
-        put(self, "threads", check_count("threads", self.threads, most=os.cpu_count()))
+        put(
+            self, "threads", check_count("threads", self.threads, most=os.cpu_count() if self.of_this_machine else None)
+        )
         is_number = isinstance(self.priority, (int, float)) and not isinstance(self.priority, bool)
         if not is_number or math.isnan(self.priority):
             raise TypeError(f"priority must be a number, not {self.priority!r}")

@@ -26,6 +26,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
+from copyreg import dispatch_table
 from functools import partial
 from typing import Any, Protocol
 
@@ -219,6 +220,9 @@ class CallPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             handle = self.substitute(obj)
             if handle is not None:
                 return handle.__reduce__()
+        if isinstance(obj, BaseException) and getattr(dispatch_table.get(type(obj)), "__module__", "")[:5] == "tblib":
+            # Dask has exceptions pickled by tblib, which loses the code of a SystemExit, or an ImportError's name.
+            return obj.__reduce_ex__(PROTOCOL)
         for module, path in _GENERATORS:
             loaded = sys.modules.get(module)
             if loaded is not None and obj is getattr(loaded, path, None):

@@ -35,8 +35,8 @@ class Shared(Generic[T]):
         nbytes: the size of the serialised object.
     """
 
-    def __init__(self, parcel: Parcel) -> None:
-        self.number = next(_numbers)
+    def __init__(self, parcel: Parcel, number: int | None = None) -> None:
+        self.number = next(_numbers) if number is None else number
         self.nbytes = parcel.nbytes
         # Told, with the number, when the handle goes; in the midst of anything: must take no lock.
         self._watchers: list[weakref.WeakMethod[Callable[[int], None]]] = []
@@ -73,7 +73,7 @@ class Shared(Generic[T]):
     @property
     def inline(self) -> bytes:
         """The body of a frame in which all of it travels, where a descriptor can't."""
-        return self.body if self._memory is None else pack_parts([*self._parts()])
+        return self.body if self._memory is None else pack_parts([*self.parts()])
 
     def open(self) -> T:
         """The object, for a job that runs in this process; unpickled once."""
@@ -81,7 +81,8 @@ class Shared(Generic[T]):
             self._value.append(cast(T, self._parcel().loads()))
         return self._value[0]
 
-    def _parts(self) -> list[memoryview]:
+    def parts(self) -> list[memoryview]:
+        """The serialised object: its pickle, and the buffers that this asks for."""
         if self._memory is None:
             return unpack_parts(self.body)
         lengths, _ = unpack_table(self.body)
@@ -89,7 +90,7 @@ class Shared(Generic[T]):
         return split(open_received(fd, size, writable=False, on_gone=lambda _: None), lengths)
 
     def _parcel(self) -> Parcel:
-        parts = self._parts()
+        parts = self.parts()
         return Parcel(parts[0], [part.toreadonly() for part in parts[1:]])
 
     def __reduce__(self) -> tuple[Callable[[int], Any], tuple[int]]:

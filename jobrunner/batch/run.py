@@ -34,7 +34,7 @@ import psutil
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus, Summary
 from jobrunner.batch.seeds import Seeding
 from jobrunner.batch.work import Beat, Claimed, Fault, Revoked, Whole, Work
-from jobrunner.errors import MemoryLimitExceeded, SerializationError, WorkerDiedError
+from jobrunner.errors import ClusterLostError, MemoryLimitExceeded, SerializationError, WorkerDiedError
 from jobrunner.executors.future import JobFuture
 from jobrunner.report import JobReport
 
@@ -374,6 +374,8 @@ class _Run:
     def end(self, future: concurrent.futures.Future[Any]) -> None:
         work = self.pending.pop(future)
         status, value, error = _ending(future)
+        if isinstance(error, ClusterLostError):
+            raise error  # no fault of the point: it is run by whoever resumes
         prepared = None
         if status is OutcomeStatus.DONE:
             try:

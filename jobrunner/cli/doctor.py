@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from rich.text import Text
 from jobrunner import __version__
 from jobrunner.backend import describe_machine
 from jobrunner.cli.console import may_be_closed, plain_console
-from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED
+from jobrunner.cli.engines import connect
+from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED, EngineFailed, WrongUse
+from jobrunner.cluster.versions import VersionMismatchWarning, differences
+from jobrunner.errors import JobRunnerError
 from jobrunner.executors.local import LocalExecutor
 from jobrunner.memory import group_memory
 from jobrunner.options import default_max_workers
@@ -45,12 +49,18 @@ _DESCRIPTORS_PER_WORKER = 16
 
 @click.command(epilog="Example: jobrunner doctor --json")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
-def doctor(as_json: bool) -> None:
+@click.option("--engine", type=click.Choice(["dask", "ray"]), help="Show that cluster, too, and run a job on it.")
+@click.option("--address", help="Of the cluster: tcp://host:8786 for dask; host:6379 or auto for ray.")
+def doctor(as_json: bool, engine: str | None, address: str | None) -> None:
     """Show the machine, the versions, the engines and the limits in force, and check that a worker works.
 
-    Exits with 3 if no worker starts and returns a result.
+    Exits with 3 if no worker starts and returns a result, or the cluster can't be reached.
     """
+    if address is not None and engine is None:
+        raise WrongUse("--address is of a cluster: name its kind with --engine dask or --engine ray")
     found = diagnose()
+    if engine is not None:
+        found["cluster"] = diagnose_cluster(engine, address)
     with may_be_closed():
         if as_json:
             click.echo(json.dumps(found, indent=2))
@@ -78,6 +88,42 @@ def diagnose() -> dict[str, Any]:
     }
 
 
+def diagnose_cluster(engine: str, address: str | None) -> dict[str, Any]:
+    """What ``jobrunner doctor`` shows of a cluster, where it runs one job.
+
+    Args:
+        engine: ``"dask"`` or ``"ray"``.
+        address: of the cluster; None: as the engine finds it by itself.
+
+    Returns:
+        What became of the job, and each node by its name: host, cores, bytes of memory, versions, and how its packages
+        differ from those here.
+
+    Raises:
+        EngineFailed: the cluster can't be reached, or runs no job.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VersionMismatchWarning)  # told below
+        executor = connect(engine, address, spare_workers=0)
+    with executor:
+        if not executor.nodes:
+            raise EngineFailed(f"the {engine} cluster at {executor.address} has no nodes: start workers for it")
+        begun = time.monotonic()
+        try:
+            executor.submit(os.getpid).result(timeout=_PATIENCE_S)
+        except (JobRunnerError, TimeoutError) as error:
+            raise EngineFailed(f"the {engine} cluster at {executor.address} runs no job: {error}") from error
+        nodes = {
+            name: {
+                **{key: node[key] for key in ("host", "cores", "python", "jobrunner")},
+                "memory_bytes": node["memory"],
+                "differs": differences(node),
+            }
+            for name, node in executor.nodes.items()
+        }
+        return {"address": executor.address, "first_job_s": round(time.monotonic() - begun, 4), "nodes": nodes}
+
+
 def _versions() -> dict[str, str | None]:
     implementation = f"{platform.python_implementation()} {platform.python_version()}"
     packages = {name: _version(name) for name in (*_REQUIRED, *_OPTIONAL)}
@@ -92,13 +138,19 @@ def _version(package: str) -> str | None:
 
 
 def _engines() -> dict[str, str]:
-    later = f"not in this version ({__version__})"
     return {
         "local": f"available, on loky {_version('loky')}",
         "inline": "available, in the calling process",
-        "dask": later,
-        "ray": later,
+        "dask": _engine("distributed", "dask"),
+        "ray": _engine("ray", "ray"),
     }
+
+
+def _engine(package: str, extra: str) -> str:
+    version = _version(package)
+    if version is None:
+        return f"not installed: pip install 'jobrunner[{extra}]'"
+    return f"available, on {package} {version}"
 
 
 def _limits() -> dict[str, int | float | None]:
@@ -203,8 +255,22 @@ def _print(found: Mapping[str, Any]) -> None:
             )
         console.print(Text(section, style="bold"))
         console.print(table)
+    if "cluster" in found:
+        _print_cluster(found["cluster"])
     for warning in found["warnings"]:
         console.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def _print_cluster(cluster: Mapping[str, Any]) -> None:
+    console = plain_console()
+    console.print(Text(f"cluster at {cluster['address']}, first job after {cluster['first_job_s']:.2f} s", "bold"))
+    table = Table(box=None, pad_edge=False)
+    for title in ("  node", "host", "cores", "memory", "python", "differs from here"):
+        table.add_column(title)
+    for name, node in cluster["nodes"].items():
+        row = (f"  {name}", node["host"], node["cores"], _size(node["memory_bytes"]), node["python"])
+        table.add_row(*(Text(str(cell)) for cell in row), Text("; ".join(node["differs"]) or "-"))
+    console.print(table)
 
 
 def _shown(name: str, value: Any) -> str:

@@ -15,7 +15,6 @@ __all__ = [
     "WRONG_USE",
     "EngineFailed",
     "WrongUse",
-    "later",
 ]
 
 ALL_DONE = 0
@@ -41,10 +40,3 @@ class EngineFailed(_Failure):
     """Ends the command with a message on stderr and exit code 3, without a traceback."""
 
     exit_code = ENGINE_FAILED
-
-
-def later(what: str) -> WrongUse:
-    """The error for a part of the command line that this version does not have yet."""
-    from jobrunner import __version__
-
-    return WrongUse(f"{what} comes in a later version of jobrunner; this is {__version__}")

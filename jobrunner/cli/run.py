@@ -14,11 +14,13 @@ from jobrunner.batch.export import check_writable, export
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.store import Store
 from jobrunner.cli.console import may_be_closed, stdout_reserved
-from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED, SOME_FAILED, EngineFailed, WrongUse, later
+from jobrunner.cli.engines import ENGINES, make_executor
+from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED, SOME_FAILED, EngineFailed, WrongUse
 from jobrunner.cli.interrupt import Interrupts
 from jobrunner.cli.outcome import print_document, print_failures, print_table
 from jobrunner.cli.plan import Plan, Request, make_plan
 from jobrunner.cli.store_options import note, refuse_store
+from jobrunner.cluster.executor import ClusterExecutor
 from jobrunner.errors import ExecutorShutdownError, SpecError, StoreError
 from jobrunner.executors.local import LocalExecutor
 from jobrunner.options import check_bytes, check_seconds
@@ -41,17 +43,6 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
         return check_bytes("the memory", value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from error
-
-
-def _engine(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if value != "local":
-        raise later(f"{param.opts[0]} {value}")
-    return value
-
-
-def _later_option(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    if value:
-        raise later(param.opts[0])
 
 
 @click.command(
@@ -106,13 +97,12 @@ Exit codes: 0 all done; 1 some jobs failed; 2 wrong use; 3 the store, the engine
 )
 @click.option(
     "--engine",
-    type=click.Choice(["local", "dask", "ray"]),
+    type=click.Choice(ENGINES),
     default="local",
-    callback=_engine,
-    expose_value=False,
     help="Where the jobs run. [default: local]",
 )
-@click.option("--address", hidden=True, expose_value=False, callback=_later_option)
+@click.option("--address", help="Of the cluster: tcp://host:8786 for dask; host:6379 or auto for ray.")
+@click.option("--upload", "uploads", metavar="PATH", multiple=True, help="A module that jobs import on the nodes.")
 def run(
     what: str | None,
     output: str | None,
@@ -127,6 +117,9 @@ def run(
     memory_limit: int | None,
     retries: int | None,
     threads: int | None,
+    engine: str,
+    address: str | None,
+    uploads: tuple[str, ...],
     **described: Any,
 ) -> None:
     """Run a function over many parameter points, each call a job in a process of its own.
@@ -156,7 +149,14 @@ def run(
         refuse_store(output, plan.batch.store)
         check_writable(output)
     resumption = {"retry_failed": retry_failed, "accept_changes": accept_changes, "fresh": fresh}
-    runner = _Runner(plan, resumption, _PROGRESS[progress])
+
+    def make() -> LocalExecutor | ClusterExecutor:
+        batch = plan.batch
+        return make_executor(
+            engine, address, workers=plan.workers, uploads=uploads, target=batch.target, options=batch.options
+        )
+
+    runner = _Runner(plan, make, resumption, _PROGRESS[progress])
 
     def show(summary: Summary) -> str | None:
         return _show(plan.batch, summary, output, as_json)
@@ -165,10 +165,17 @@ def run(
 
 
 class _Runner:
-    """One run of a plan on workers of its own, with Ctrl-C and SIGTERM taken care of."""
+    """One run of a plan on an executor of its own, with Ctrl-C and SIGTERM taken care of."""
 
-    def __init__(self, plan: Plan, resumption: Mapping[str, bool], progress: bool | str | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        make: Callable[[], LocalExecutor | ClusterExecutor],
+        resumption: Mapping[str, bool],
+        progress: bool | str | None,
+    ) -> None:
         self.plan = plan
+        self.make = make
         self.resumption = resumption
         self.progress = progress
         self.stop = StopRequest()
@@ -184,13 +191,7 @@ class _Runner:
             show: prints and writes the results, and says what kept it from that.
             while_running: what is entered while jobs run.
         """
-        batch = self.plan.batch
-        try:
-            executor = LocalExecutor(max_workers=self.plan.workers, **batch.options)
-        except (TypeError, ValueError) as error:
-            raise WrongUse(str(error)) from error
-        except OSError as error:
-            raise EngineFailed(f"the workers can't be started: {error}") from error
+        executor = self.make()
 
         def kill() -> None:
             executor.shutdown(wait=False, cancel_futures=True, kill_workers=True)
@@ -208,7 +209,7 @@ class _Runner:
             return ENGINE_FAILED
         return SOME_FAILED if summary.failed or summary.cancelled else ALL_DONE
 
-    def run_on(self, executor: LocalExecutor) -> Summary:
+    def run_on(self, executor: LocalExecutor | ClusterExecutor) -> Summary:
         """Run the batch, and end the executor."""
         batch = self.plan.batch
         whole = False

@@ -111,6 +111,12 @@ class Freight:
             return Shipment(self._arena, call.buffers, False) if call.buffers else None
         return Shipment(self._arena, [pack_call(call.payload, ()), *call.buffers], True)
 
+    def load_packed(self, body: bytes | memoryview, buffers: Sequence[memoryview]) -> Shipment | None:
+        """The large data of a call whose frame's body is packed already; None: it has none."""
+        if not buffers and len(body) < APART_BYTES:
+            return None
+        return Shipment(self._arena, [body, *buffers], True)
+
     def note_returned(self, lane: int, number: int, wake: Callable[[], None] | None, reusable: bool) -> None:
         """Nothing refers to a worker's segment any more; takes no lock."""
         self._given_back += 1

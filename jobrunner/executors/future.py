@@ -372,6 +372,16 @@ class JobFuture(concurrent.futures.Future[T]):
             return None
         return settlement
 
+    @property
+    def record(self) -> JobRecord:
+        """What the executor keeps of the job."""
+        return self._record
+
+    @property
+    def settlement(self) -> Settlement | None:
+        """What the job came to, as far as it was not opened yet; None: it is not final."""
+        return self._settlement
+
     def set_running_or_notify_cancel(self) -> bool:
         """Refused: the future's state is its executor's."""
         raise JobError("a JobFuture's state is set by its executor alone", job_id=self.job_id)

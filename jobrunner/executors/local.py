@@ -16,13 +16,16 @@ from jobrunner.executors.chunked_map import ChunkedMap
 from jobrunner.executors.descriptors import reserve_descriptors
 from jobrunner.executors.future import JobFuture
 from jobrunner.executors.inline import InlineExecutor
-from jobrunner.executors.output import CAN_REDIRECT
+from jobrunner.executors.output import CAN_REDIRECT, OutputWriter
 from jobrunner.executors.pool import Pool
+from jobrunner.executors.pool_job import PoolJob
+from jobrunner.executors.services import services
 from jobrunner.memory import format_bytes
 from jobrunner.messages import pack_call
 from jobrunner.options import JobOptions, PoolOptions, check_count, check_seconds, default_max_workers
 from jobrunner.parcel import APART_BYTES
 from jobrunner.serialization import Call
+from jobrunner.sharing import Shared
 
 __all__ = ["LocalExecutor"]
 
@@ -63,14 +66,17 @@ class _PoolHolder:
     When nobody holds it any more, the pool ends as soon as what was submitted is over.
     """
 
-    def __init__(self, options: PoolOptions, max_workers: int, threads: int) -> None:
+    def __init__(
+        self, options: PoolOptions, max_workers: int, threads: int, writer: Callable[[], OutputWriter]
+    ) -> None:
         self.options = options
         self.max_workers = max_workers
         self._threads = threads
+        self._writer = writer
         self._pool = self._make()
 
     def _make(self) -> Pool:
-        pool = Pool(self.options, self.max_workers, self._threads)
+        pool = Pool(self.options, self.max_workers, self._threads, self._writer())
         # Not at exit: the pool's own hook runs what was submitted first.
         weakref.finalize(self, pool.abandon).atexit = False
         return pool
@@ -128,6 +134,9 @@ class LocalExecutor(JobExecutor):
         1024
     """
 
+    # Makes what takes that which jobs print and is not captured.
+    _make_writer: Callable[[], OutputWriter] = staticmethod(lambda: services().writer)
+
     def __init__(
         self,
         max_workers: int | None = None,
@@ -177,7 +186,7 @@ class LocalExecutor(JobExecutor):
         _check_options(self._options, options.budget_bytes)
         workers = options.max_workers or default_max_workers(self._options.threads)
         reserve_descriptors(workers + options.spare_workers)
-        self._holder = _PoolHolder(options, workers, self._options.threads)
+        self._holder = _PoolHolder(options, workers, self._options.threads, self._make_writer)
 
     @property
     def backend(self) -> Backend:
@@ -241,6 +250,48 @@ class LocalExecutor(JobExecutor):
             pool.turn_away(job)
             raise
         return future
+
+    def submit_packed(
+        self,
+        body: bytes | memoryview,
+        buffers: Sequence[memoryview],
+        shared: Sequence[Shared[Any]],
+        *,
+        job_id: str,
+        name: str,
+        on_note: Callable[[bytes, int], None],
+    ) -> JobFuture[Any]:
+        """Take a call that another process has packed.
+
+        Args:
+            body: of the call's frame (`messages.pack_call`), with the finished jobs that it depends on.
+            buffers: the large buffers among its arguments.
+            shared: the shared objects among them.
+            job_id: the job's id.
+            name: the function's name.
+            on_note: takes the job's warnings and log records, with its worker's pid.
+
+        Raises:
+            ExecutorShutdownError: no more jobs are taken.
+        """
+        pool = self._holder.pool
+        job = pool.new_job(self._options, job_id, name, len(body), 0.0)
+        future = job.future
+        assert future is not None
+        job.on_note = on_note
+        job.shared = tuple(shared)
+        job.shipment = pool.freight.load_packed(body, buffers)
+        try:
+            pool.submit(job, bytes(body) if job.shipment is None else b"")
+        except BaseException:
+            pool.turn_away(job)
+            raise
+        return future
+
+    def take_out(self, future: JobFuture[Any]) -> bool:
+        """Cancel a job if no worker has begun it; whether that was so."""
+        job = future.record
+        return isinstance(job, PoolJob) and job.pool.take_out(job)
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""

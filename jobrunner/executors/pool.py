@@ -32,7 +32,7 @@ from jobrunner.executors.lane import Lane, LaneConfig
 from jobrunner.executors.listener import Listener
 from jobrunner.executors.memory_watch import MemoryWatch, Watched
 from jobrunner.executors.notes import pass_on
-from jobrunner.executors.output import Capture
+from jobrunner.executors.output import Capture, OutputWriter
 from jobrunner.executors.pool_job import Feeder, PoolJob
 from jobrunner.executors.post_mortem import Death, error_for
 from jobrunner.executors.records import CancelAnswer, End, Job, JobState, LaneState, Slot
@@ -90,6 +90,7 @@ class Pool:
         options: the pool's options.
         max_workers: how many jobs run at a time.
         threads: threads of the jobs that are not asked for otherwise.
+        writer: takes what jobs print and is not captured.
 
     Attributes:
         pid: the process that made it; in a fork it is nobody's.
@@ -97,7 +98,7 @@ class Pool:
         counts: how many jobs ended how.
     """
 
-    def __init__(self, options: PoolOptions, max_workers: int, threads: int) -> None:
+    def __init__(self, options: PoolOptions, max_workers: int, threads: int, writer: OutputWriter) -> None:
         self.pid = os.getpid()
         self.cores = max_workers * threads
         self._options = options
@@ -108,7 +109,7 @@ class Pool:
                 raise JobError("a shared object is for the arguments of jobs: give the initializer the object itself")
             initializer = pack_parts([call.payload, *call.buffers])
         services_ = services()
-        self._writer = services_.writer
+        self._writer = writer
         self._config = LaneConfig(
             services_.new_tag(),
             options.env or {},
@@ -271,6 +272,14 @@ class Pool:
         if not wait or on_callback_thread() or in_event_loop():
             return True
         return future is None or future.cancelled_unless(lambda: job.stuck)
+
+    def take_out(self, job: PoolJob) -> bool:
+        """Cancel a job if no worker has begun it; whether that was so."""
+        with self._lock:
+            taken = self._scheduler.take_out(job, time.monotonic())
+            self._carry_out()
+        self._settler.settle()
+        return taken
 
     # --- a thread that waits for a job, and listens to its lane meanwhile; see `jobrunner.executors.attendant` ---
 
@@ -869,7 +878,8 @@ class Pool:
         job = lane.slot.inflight[0]
         if isinstance(job, PoolJob) and job.order == order:
             job.noted = True
-            services().callbacks.run(lambda: pass_on(body, job.job_id, lane.pid))
+            take = job.on_note or (lambda body, pid: pass_on(body, job.job_id, pid))
+            services().callbacks.run(lambda: take(body, lane.pid))
 
     def _take_outcome(self, lane: Lane, order: int, ok: bool, flags: int, body: bytes | bytearray) -> None:
         taken_ns, started_ns, finished_ns, cpu_ns, peak_bytes, rest_bytes = MEASURES.unpack_from(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobrunner.backend import host_name
@@ -79,6 +80,7 @@ class PoolJob(Job):
         "kind",
         "name",
         "noted",
+        "on_note",
         "oom_likely",
         "order",
         "peak_bytes",
@@ -144,6 +146,8 @@ class PoolJob(Job):
         self.ticket = 0
         # Whether a warning or log record of it is being passed on.
         self.noted = False
+        # Takes its warnings and log records, with its worker's pid; None: this process's own `warnings` and `logging`.
+        self.on_note: Callable[[bytes, int], None] | None = None
         self.result_bytes: int | None = None
         # The settlement of an outcome for which it is being found out whether to retry.
         self.raised: Settlement | None = None

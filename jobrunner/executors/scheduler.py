@@ -596,6 +596,15 @@ class Scheduler:
             self.fill(now)
         return CancelAnswer.CANCELLED
 
+    def take_out(self, job: Job, now: float) -> bool:
+        """Cancel a job if no worker has begun it; whether that was so."""
+        if job.state is JobState.SENT:
+            assert job.slot is not None
+            self._reclaim(job.slot)
+            if job.state is JobState.SENT:
+                self.fill(now)
+        return job.state is JobState.QUEUED and self.cancel(job, now) is CancelAnswer.CANCELLED
+
     def _end_claimed(self, job: Job, end: End) -> bool:
         """End the lane of a job that its worker has claimed; False where its outcome is on its way already."""
         slot = job.slot

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from qiskit.circuit import Instruction
+
 __all__ = ["MIN_SECONDS", "Constants", "constants_of", "estimated_seconds", "gate_count", "is_known", "pub_seconds"]
 
 #: Below this many estimated seconds a run stays in a thread: the journey there and back is 1 to 3 ms.
@@ -135,8 +137,10 @@ def _gates_within(circuit: Any, name: str) -> int:
     if blocks:  # a loop, or a choice
         times = len(operation.params[0]) if name == "for_loop" else 1
         return max(1, times * sum(map(gate_count, blocks)))
-    # Only one that is there already: to ask for it would have a unitary decomposed, which takes seconds.
-    definition = getattr(operation, "_definition", None)
+    # Only one that was given to it: to have a unitary decomposed takes seconds.  One that its class makes is left out
+    # when it is there too, as an export fills it in: the estimate, and so the seeds of a run's parts, would change.
+    given = getattr(type(operation), "_define", None) is Instruction._define
+    definition = operation._definition if given else None
     if definition is None:
         # As a matrix on so many qubits it takes that much more than one on a single qubit.
         return int(2 ** min(getattr(operation, "num_qubits", 1), 10))

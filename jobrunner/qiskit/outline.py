@@ -2,16 +2,16 @@
 
 To serialise a simulator with a noise model takes seconds, which is too long to be done for every job only to find that
 nothing has changed.  Its outline takes a few milliseconds, or a tenth of the other: it goes through attributes,
-containers and arrays, and takes numbers and texts by their values.  What Python can't look into (parts written in C or
-Rust) it takes by identity, and a circuit by its identity and size.
+containers and arrays, what functions are bound to and have around them, and takes numbers and texts by their values.
+What Python can't look into (parts written in C or Rust) it takes by identity, and a circuit by its identity and size.
 """
 
 from __future__ import annotations
 
+import functools
 import types
 import zlib
 from collections import deque
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +22,9 @@ __all__ = ["Outline", "outline"]
 
 _CONTAINERS = (list, tuple, set, frozenset, deque)
 _PLAIN_CONTAINERS = frozenset({dict, *_CONTAINERS})
-_VALUES = (bool, int, float, complex, str, bytes, type(None))
-_BY_IDENTITY = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+_TEXTS = frozenset({str, bytes})
+_NUMBERS = frozenset({bool, int, float, complex, type(None)})
+_BY_IDENTITY = (type, types.ModuleType)
 
 
 class Outline(NamedTuple):
@@ -51,8 +52,12 @@ def outline(obj: Any) -> Outline:
     while waiting:
         one = waiting.pop()
         kind: Any = type(one)
-        if kind in _VALUES:
+        if kind in _TEXTS:
             parts.append((kind, one))
+            continue
+        if kind in _NUMBERS:
+            # -1 and -2, of any kind, have the same hash; 0.0 and -0.0 are equal.
+            parts.append((kind, repr(one)))
             continue
         if isinstance(one, np.generic):
             parts.append((kind, one.tobytes()))
@@ -78,8 +83,15 @@ def outline(obj: Any) -> Outline:
         elif isinstance(one, QuantumCircuit):
             parts.append((len(one.data), one.num_qubits, one.num_clbits))
         elif isinstance(one, InstructionProperties):
-            parts.append((one.duration, one.error))
+            parts.append((repr(one.duration), repr(one.error)))
+        elif isinstance(one, functools.partial):
+            waiting += (one.func, one.args, one.keywords)
+        within = _within_callable(one)
+        if within is not None:
+            waiting += within
+            continue
         if isinstance(one, _BY_IDENTITY):
+            held.append(one)
             continue
         inner = getattr(one, "__dict__", None)
         slots = _slots(kind)
@@ -87,9 +99,28 @@ def outline(obj: Any) -> Outline:
             waiting += inner.values()
         if slots:
             waiting += (getattr(one, name, None) for name in slots)
-        elif inner is None and not callable(one) and kind not in _PLAIN_CONTAINERS:
+        elif inner is None and kind not in _PLAIN_CONTAINERS:
             held.append(one)
     return Outline(hash(tuple(parts)), tuple(held))
+
+
+def _within_callable(obj: Any) -> tuple[Any, ...] | None:
+    """What tells a function or a method from others; None: it is neither, nor what a function has around it.
+
+    None of them is kept alive itself: it may hold the object whose outline is made, which then would never go.
+    """
+    if isinstance(obj, types.MethodType):
+        return obj.__self__, obj.__func__
+    if isinstance(obj, types.FunctionType):
+        return obj.__code__, obj.__defaults__, obj.__kwdefaults__, obj.__dict__, *(obj.__closure__ or ())
+    if isinstance(obj, types.BuiltinFunctionType):
+        return obj.__name__, obj.__self__
+    if isinstance(obj, types.CellType):
+        try:
+            return (obj.cell_contents,)
+        except ValueError:  # it is empty
+            return ()
+    return None
 
 
 def _of_array(array: np.ndarray[Any, Any]) -> tuple[Any, ...]:
@@ -98,7 +129,7 @@ def _of_array(array: np.ndarray[Any, Any]) -> tuple[Any, ...]:
     return array.shape, str(array.dtype), zlib.crc32(np.ascontiguousarray(array).tobytes())
 
 
-@lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024)
 def _slots(kind: Any) -> list[str]:
     names: list[str] = []
     for base in kind.__mro__:

@@ -24,7 +24,7 @@ from jobrunner.qiskit.cost import MIN_SECONDS, constants_of, pub_seconds
 from jobrunner.qiskit.cutting import Cut, Part, cut, take
 from jobrunner.qiskit.errors import as_qiskits
 from jobrunner.qiskit.parallel_job import ParallelJob
-from jobrunner.qiskit.part_run import Source, make_primitive, pack_pub, run_carried, run_part
+from jobrunner.qiskit.part_run import Source, make_primitive, pack_pub, run_carried, run_part, takes_seed
 from jobrunner.qiskit.seeding import own_seed, part_seed, with_seed
 from jobrunner.serialization import dump_call
 from jobrunner.sharing import Shared, share
@@ -96,7 +96,8 @@ class _Parallel(abc.ABC):
         if isinstance(seed, np.random.BitGenerator):
             return int(np.random.Generator(seed).integers(1 << 63))
         if seed is None or isinstance(seed, (int, np.integer)):
-            return None if seed is None else int(seed)
+            # Aer takes those below 0 as well.
+            return None if seed is None else int(seed) if seed >= 0 else int(seed) % (1 << 64)
         # What else NumPy takes for a seed: a sequence of numbers, a SeedSequence.
         return int(np.random.default_rng(seed).integers(1 << 63))
 
@@ -105,6 +106,8 @@ class _Parallel(abc.ABC):
         seconds = [pub_seconds(pub, constants) for pub in pubs]
         parts = cut(pubs, seconds, split_shots=split_shots)
         base = self._run_seed()
+        if base is not None and not (self._factory is not None and takes_seed(self._factory)):
+            with_seed(self._primitive, 0)  # says what to do where that can't be done
         seeds = [None if base is None else part_seed(base, number) for number in range(len(parts))]
         if not pubs or sum(seconds) < self._min_seconds:
             return ParallelJob(pubs, parts, self._in_thread(pubs, parts, seeds, options))
@@ -137,7 +140,7 @@ class _Parallel(abc.ABC):
     ) -> list[Any]:
         engine = as_job_executor(get_executor() if self._executor is None else self._executor)
         shares = engine.backend.capabilities.shared_objects
-        source = self._source(shares, seeded=seeds[0] is not None)
+        source = self._source(shares)
         pieces_of = [0] * len(pubs)
         for part in parts:
             for piece in part.pieces:
@@ -172,7 +175,7 @@ class _Parallel(abc.ABC):
         which = f"PUB {first}" if first == last else f"PUBs {first} to {last}"
         return f"{type(self._primitive).__qualname__}, {which}"
 
-    def _source(self, shares: bool, seeded: bool) -> Source:
+    def _source(self, shares: bool) -> Source:
         """What the workers make the primitive from.
 
         Raises:
@@ -181,18 +184,23 @@ class _Parallel(abc.ABC):
         """
         if self._factory is not None:
             return Source(None, self._factory)
+        kind = type(self._primitive).__qualname__
         try:
             template, draws = carry_object(self._primitive, kept=False, shared=shares)
         except SerializationError:
             raise
         except Exception as error:
             raise SerializationError(
-                f"the primitive, a {type(self._primitive).__qualname__}, can't be sent to a worker: "
+                f"the primitive, a {kind}, can't be sent to a worker: "
                 f"{type(error).__name__}: {str(error).rstrip('. ')}. Pass a factory instead, which makes it there: "
-                f"{type(self).__name__}(lambda: {type(self._primitive).__qualname__}(...))"
+                f"{type(self).__name__}(lambda: {kind}(...))"
             ) from error
-        if draws and not seeded:
-            with_seed(self._primitive, 0)
+        if draws and carry_object(with_seed(self._primitive, 0), kept=False, shared=False)[1]:
+            raise TypeError(
+                f"a {kind} has a random generator besides its seed, from which all parts would draw the same: pass a "
+                f"factory that takes the seed and makes both, such as {type(self).__name__}(lambda seed: "
+                f"{kind}(seed=seed), seed=42)"
+            )
         return Source(template, None)
 
     def __repr__(self) -> str:

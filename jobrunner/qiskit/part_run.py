@@ -16,7 +16,7 @@ from jobrunner.qiskit.running import Template, rebuild
 from jobrunner.qiskit.seeding import part_seed, with_seed
 from jobrunner.role import is_worker
 
-__all__ = ["Outcome", "Source", "make_primitive", "pack_pub", "run_carried", "run_part"]
+__all__ = ["Outcome", "Source", "make_primitive", "pack_pub", "run_carried", "run_part", "takes_seed"]
 
 #: What came of a piece: (whether it went well, its ``PubResult`` or its exception).
 Outcome = tuple[bool, Any]
@@ -34,7 +34,7 @@ class Source(NamedTuple):
     factory: Callable[..., Any] | None
 
 
-def _takes_seed(factory: Callable[..., Any]) -> bool:
+def takes_seed(factory: Callable[..., Any]) -> bool:
     """Whether a factory has a parameter for the seed: one named ``seed``."""
     try:
         return "seed" in inspect.signature(factory).parameters
@@ -44,7 +44,7 @@ def _takes_seed(factory: Callable[..., Any]) -> bool:
 
 def make_primitive(factory: Callable[..., Any], seed: int | None) -> Any:
     """What a factory makes, given the seed if it takes one; else seeded afterwards."""
-    if _takes_seed(factory):
+    if takes_seed(factory):
         return factory(seed=seed)
     primitive = factory()
     return primitive if seed is None else with_seed(primitive, seed)

@@ -61,7 +61,7 @@ TARGET = "functions_of_wrong_use:square"
         (f"run {TARGET} -p x=1 --memory-limit 0", "the memory must be above 0 bytes and at most"),
         (f"run {TARGET} -p x=1 --memory-limit much", "'much' is no amount of memory"),
         (f"run {TARGET} -p x=1 --memory-limit 900TB", "what this machine has), not '900TB'"),
-        (f"run {TARGET} -p x=1 --engine dask", "--engine dask comes in a later version"),
+        (f"run {TARGET} -p x=1 --engine spark", "--engine"),
         (f"run {TARGET} -p x=1 --replicates 0", "--replicates"),
         (f"run {TARGET} -p x=1 --max-failures 0", "--max-failures"),
         (f"run {TARGET} -p x=1 --max-failures 3 --stop-on-error", "exclude each other"),
@@ -69,7 +69,10 @@ TARGET = "functions_of_wrong_use:square"
         (f"run {TARGET} -p x=1 --name ", "--name: expected a text, found nothing"),
         (f"run {TARGET} --points none.csv", "none.csv: can't be read: No such file"),
         ("run --store none.db -p x=1", "-p: without SPEC.toml or a target, the batch is run as the store has it"),
-        (f"run {TARGET} -p x=1 --address x", "--address comes in a later version"),
+        (f"run {TARGET} -p x=1 --address x", "--address is for a cluster: name it with --engine"),
+        (f"run {TARGET} -p x=1 --upload x.py", "--upload is for a cluster"),
+        (f"run {TARGET} -p x=1 --engine dask --address h:1 --upload none.py", "there is no none.py"),
+        ("doctor --address x", "--address is of a cluster"),
     ],
 )
 def test_wrong_use_exits_with_2_and_says_why(arguments: str, reason: str) -> None:

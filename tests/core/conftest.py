@@ -14,6 +14,7 @@ import pytest
 
 from jobrunner import InlineExecutor, LocalExecutor, wait
 from jobrunner.executors.services import services
+from tests.clusters import cluster_of, connect
 from tests.core.gates import Gate
 from tests.core.process_table import await_none, describe, environment_of, live_with_variable, parent_of
 from tests.core.scripts import Script
@@ -21,7 +22,7 @@ from tests.core.scripts import Script
 _SHARED = "JOBRUNNER_TEST_SHARED"
 
 #: The executors over which the behaviour suite runs.
-ENGINES = ("local", "inline", "threads", "processes", "loky")
+ENGINES = ("local", "inline", "threads", "processes", "loky", "dask", "ray")
 
 
 def _left_behind() -> list[int]:
@@ -104,6 +105,18 @@ def _processes() -> Iterator[concurrent.futures.ProcessPoolExecutor]:
         yield executor
 
 
+@pytest.fixture(scope="session")
+def _dask() -> Iterator[concurrent.futures.Executor]:
+    with cluster_of("dask") as cluster, connect("dask", cluster.address) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="session")
+def _ray() -> Iterator[concurrent.futures.Executor]:
+    with cluster_of("ray") as cluster, connect("ray", cluster.address) as executor:
+        yield executor
+
+
 @pytest.fixture(params=ENGINES)
 def engine_name(request: pytest.FixtureRequest) -> str:
     """The name of the executor under test."""
@@ -121,8 +134,8 @@ def engine(engine_name: str, request: pytest.FixtureRequest) -> Iterator[concurr
     elif engine_name == "threads":
         with concurrent.futures.ThreadPoolExecutor(2) as threads:
             yield threads
-    elif engine_name == "processes":
-        yield request.getfixturevalue("_processes")
+    elif engine_name in ("processes", "dask", "ray"):
+        yield request.getfixturevalue(f"_{engine_name}")
     else:
         yield loky.get_reusable_executor(max_workers=2, timeout=300)
 

@@ -36,7 +36,21 @@ from tests.core import oddities
 from tests.core.gates import Gate, meet
 
 #: Executors whose jobs run beside the caller.
-concurrently = pytest.mark.parametrize("engine_name", ["local", "threads", "processes", "loky"], indirect=True)
+concurrently = pytest.mark.parametrize(
+    "engine_name", ["local", "threads", "processes", "loky", "dask", "ray"], indirect=True
+)
+
+
+#: Engines whose jobs run on nodes of a cluster.
+CLUSTERS = ("dask", "ray")
+
+
+def await_running(job: PrimitiveJob[Any], engine_name: str) -> None:
+    """Wait until a job whose function has started is known to run: from a node, word of that takes its way."""
+    for _ in range(1000 if engine_name in CLUSTERS else 0):
+        if job.running():
+            return
+        wait([job], timeout=0.02)
 
 
 def submitted(engine: Executor, function: Any, /, *args: Any, **kwargs: Any) -> PrimitiveJob[Any]:
@@ -129,9 +143,10 @@ def test_job_ids_differ() -> None:
 
 
 @concurrently
-def test_a_job_whose_function_runs_is_running(engine: Executor, gate: Gate) -> None:
+def test_a_job_whose_function_runs_is_running(engine: Executor, engine_name: str, gate: Gate) -> None:
     job = submitted(engine, meet, gate.path, "value")
     gate.await_arrival()
+    await_running(job, engine_name)
     assert job.status() is JobStatus.RUNNING
     assert job.running()
     assert not (job.done() or job.cancelled() or job.in_final_state())
@@ -367,7 +382,7 @@ def test_system_exit_is_the_end_of_a_process_and_its_code_is_told(engine: Execut
 @concurrently
 @pytest.mark.parametrize("timeout", [0, 0.01, -1])
 def test_a_wait_that_runs_out_raises_job_timeout_error_and_the_job_goes_on(
-    engine: Executor, gate: Gate, timeout: float
+    engine: Executor, engine_name: str, gate: Gate, timeout: float
 ) -> None:
     job = submitted(engine, meet, gate.path, "late")
     gate.await_arrival()
@@ -377,6 +392,7 @@ def test_a_wait_that_runs_out_raises_job_timeout_error_and_the_job_goes_on(
         assert isinstance(info.value, TimeoutError)
         assert isinstance(info.value, concurrent.futures.TimeoutError)
         assert info.value.job_id == job.job_id()
+    await_running(job, engine_name)
     assert job.running()
     gate.release()
     assert job.result(timeout=60) == "late"
@@ -730,14 +746,14 @@ def _nested(depth: int) -> int:
     return sum(job.result() for job in jobs)
 
 
-@pytest.mark.parametrize("engine_name", ["local", "inline", "processes", "loky"], indirect=True)
+@pytest.mark.parametrize("engine_name", ["local", "inline", "processes", "loky", "dask", "ray"], indirect=True)
 def test_jobs_within_jobs_three_deep_run_in_line_and_do_not_deadlock(engine: Executor) -> None:
     with use_executor(engine):
         outer = [submitted(engine, _nested, 3) for _ in range(8)]
         assert gather(outer) == [8] * 8
 
 
-@pytest.mark.parametrize("engine_name", ["local", "processes", "loky"], indirect=True)
+@pytest.mark.parametrize("engine_name", ["local", "processes", "loky", "dask", "ray"], indirect=True)
 def test_the_default_executor_within_a_job_is_inline(engine: Executor) -> None:
     def look() -> Any:
         executor: Any = get_executor()
@@ -888,12 +904,14 @@ def test_awaiting_a_job_that_somebody_cancelled_raises_job_cancelled_error(engin
 
 
 _NAMES = {"local": "local", "inline": "inline", "threads": "ThreadPoolExecutor", "processes": "ProcessPoolExecutor"}
+_NAMES.update((name, name) for name in CLUSTERS)
 
 
 def test_the_backend_tells_where_the_job_ran_and_what_can_be_promised(engine: Executor, engine_name: str) -> None:
     job = AlgorithmJob(oddities.add, 1)
     job.submit(engine)
     backend = job.backend()
+    ours = engine_name in ("local", *CLUSTERS)
     assert backend.name == _NAMES.get(engine_name, "_ReusablePoolExecutor")
     assert backend.host
     assert backend.platform
@@ -903,10 +921,10 @@ def test_the_backend_tells_where_the_job_ran_and_what_can_be_promised(engine: Ex
     assert backend.version
     assert backend.max_workers == (1 if engine_name == "inline" else 2)
     can = backend.capabilities
-    assert can.cancel_running is can.time_limit is (engine_name == "local")
-    assert can.true_running_status is (engine_name in ("local", "inline"))
-    assert can.memory_limit is can.capture_output is can.grace is (engine_name == "local")
-    assert can.shared_objects is (engine_name in ("local", "inline"))
+    assert can.cancel_running is can.time_limit is ours
+    assert can.true_running_status is (ours or engine_name == "inline")
+    assert can.memory_limit is can.capture_output is can.grace is ours
+    assert can.shared_objects is (ours or engine_name == "inline")
     with pytest.raises(AttributeError):
         backend.name = "other"  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(backend)) == backend

@@ -22,7 +22,7 @@ _FLOORS = {
     "execution": 1, "processes": 1, "streams": 1, "texts": 1, "memory": 1, "segments": 1, "received": 1,
     "anonymous_memory": 1, "parcel": 1, "sharing": 1, "job_ids": 1,
     "worker": 2, "executors": 2,
-    "primitive_job": 3, "algorithm_job": 3, "waiting": 3,
+    "primitive_job": 3, "algorithm_job": 3, "waiting": 3, "cluster": 3,
     "storage": 1, "batch": 4, "bench": 4,
     "qiskit": 5, "cli": 5, "__main__": 5, "__init__": 6,
 }  # fmt: skip

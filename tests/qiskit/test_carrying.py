@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -105,6 +108,16 @@ def test_options_of_a_backend_are_seen() -> None:
     assert outline(backend).value != before
 
 
+def _keeper() -> Any:
+    kept = 0
+
+    def keep(value: int) -> None:
+        nonlocal kept
+        kept = value
+
+    return keep
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -119,6 +132,14 @@ def test_options_of_a_backend_are_seen() -> None:
         lambda held: held.__setitem__("number", np.float64(0.2)),
         lambda held: held["objects"].__setitem__(0, "c"),
         lambda held: setattr(held["target"]["cx"][(0, 1)], "error", 0.5),
+        lambda held: held.__setitem__("least", -2),
+        lambda held: held["numbers"].__setitem__(0, -2.0),
+        lambda held: setattr(held["target"]["cx"][(1, 0)], "error", -2.0),
+        lambda held: setattr(held["method"].__self__, "note", "other"),
+        lambda held: held["partial"].args[0].append(5),
+        lambda held: held["partial"].keywords.update(start=2),
+        lambda held: held["closure"](7),
+        lambda held: held["built in"](2),
     ],
 )
 def test_an_outline_sees_changes_in_place(change: Callable[[Any], Any]) -> None:
@@ -134,7 +155,14 @@ def test_an_outline_sees_changes_in_place(change: Callable[[Any], Any]) -> None:
         "number": np.float64(0.1),
         "objects": np.array(["a", "b"], dtype=object),
         "target": GenericBackendV2(2, seed=1).target,
+        "least": -1,
+        "numbers": [-1.0],
+        "method": Counted().set_options,
+        "partial": functools.partial(sum, [1]),
+        "closure": _keeper(),
+        "built in": [1].append,
     }
+    held["target"]["cx"][(1, 0)].error = -1.0
     held["itself"] = held
     before = outline(held).value
     assert outline(held).value == before
@@ -151,6 +179,16 @@ def test_what_is_taken_by_identity_is_not_mistaken_for_what_comes_to_its_place()
         held["opaque"] = object()
         values.add(outline(held).value == before.value)
     assert values == {False}
+
+
+def test_a_function_is_not_mistaken_for_what_comes_to_its_place() -> None:
+    held: dict[str, Any] = {}
+    values = set()
+    for n in range(50):
+        held["function"] = None
+        held["function"] = eval(f"lambda: {n}")  # noqa: S307
+        values.add(outline(held).value)
+    assert len(values) == 50
 
 
 def test_a_change_deep_in_a_large_backend_is_seen() -> None:
@@ -182,6 +220,17 @@ def test_a_backend_that_is_gone_is_let_go() -> None:
     assert len(carrying._carried.backends) == 1
     del backend
     assert not carrying._carried.backends
+
+
+def test_a_backend_that_a_function_of_its_own_holds_is_let_go() -> None:
+    backend: Any = Counted()
+    backend.hooks = [backend.set_options, lambda: backend]
+    gone = weakref.ref(backend)
+    seen = outline(backend)
+    del backend
+    gc.collect()
+    assert seen.held
+    assert gone() is None
 
 
 class _Unpicklable(BasicSimulator):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,82 @@ def test_the_seed_of_the_sampler_counts_and_a_generator_goes_on() -> None:
     assert (first != second).any()
     same = ParallelSampler(StatevectorSampler(seed=np.random.default_rng(5)), min_seconds=0)
     np.testing.assert_array_equal(arrays(same), first)
+
+
+class _OfRuntime(StatevectorSampler):  # type: ignore[misc,unused-ignore]
+    """Keeps its seed where the samplers of qiskit-ibm-runtime do."""
+
+    def __init__(self, seed: Any) -> None:
+        super().__init__()
+        del self._seed
+        self._options = SimpleNamespace(simulator=SimpleNamespace(seed_simulator=seed))
+
+    def _run(self, pubs: Any) -> Any:
+        return StatevectorSampler(seed=self._options.simulator.seed_simulator)._run(pubs)
+
+
+def _seeded_backend() -> Any:
+    backend = BasicSimulator()
+    backend.set_options(seed_simulator=3)
+    return backend
+
+
+def _of_aer(**options: Any) -> Any:
+    return pytest.importorskip("qiskit_aer.primitives").SamplerV2(options=options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: _of_aer(run_options={"seed_simulator": 3}), id="run options"),
+        pytest.param(lambda: _of_aer(backend_options={"seed_simulator": 3}), id="options of its backend"),
+        pytest.param(lambda: BackendSamplerV2(backend=_seeded_backend()), id="backend"),
+        pytest.param(
+            lambda: BackendSamplerV2(backend=BasicSimulator(), options={"seed_simulator": -1}), id="less than 0"
+        ),
+        pytest.param(lambda: _OfRuntime(3), id="simulator options"),
+        pytest.param(lambda: ParallelSampler(StatevectorSampler(seed=3), min_seconds=0), id="primitive within"),
+    ],
+)
+@pytest.mark.usefixtures("cut_finely")
+def test_each_part_draws_from_the_seed_wherever_it_is_kept(make: Any, executor: LocalExecutor) -> None:
+    sampler = ParallelSampler(make(), executor=executor, min_seconds=0)
+    arrays = []
+    for _ in range(2):
+        job = sampler.run([bell()] * 4, shots=500)
+        assert len(job._parts) > 1
+        arrays.append([array.tobytes() for array in _counts(job.result())])
+    assert len(set(arrays[0])) >= len(job._parts)
+    assert arrays[0] == arrays[1]
+
+
+class _Wrapping(BaseSamplerV2):  # type: ignore[misc,unused-ignore]
+    """A sampler of an unknown kind around one that has a seed."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.inner = StatevectorSampler(seed=seed)
+
+    def run(self, pubs: Any, *, shots: int | None = None) -> Any:
+        return self.inner.run(pubs, shots=shots)
+
+
+class _Noisy(StatevectorSampler):  # type: ignore[misc,unused-ignore]
+    """Has a generator besides its seed."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__(seed=seed)
+        self.noise = np.random.default_rng(0)
+
+
+def test_a_seed_that_all_parts_would_have_is_refused() -> None:
+    with pytest.raises(TypeError, match="how to seed a _Wrapping: pass a factory"):
+        ParallelSampler(_Wrapping(3)).run([bell()])
+    for wrong in (ParallelSampler(_Noisy(), min_seconds=0), ParallelSampler(_Noisy(), seed=3, min_seconds=0)):
+        with pytest.raises(TypeError, match="a _Noisy has a random generator besides its seed, .*: pass a factory"):
+            wrong.run([bell()])
+    for kind in (_Wrapping, _Noisy):
+        good = ParallelSampler(lambda seed, kind=kind: kind(seed), seed=3, min_seconds=0)
+        assert len(good.run([bell()]).result()) == 1
 
 
 def test_seeds_of_parts_are_those_of_numpys_seed_sequence() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
+from qiskit.circuit import Gate
+from qiskit.circuit.library import MCXGate, PauliEvolutionGate, QFTGate, UnitaryGate
 from qiskit.primitives import StatevectorEstimator, StatevectorSampler
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.sampler_pub import SamplerPub
@@ -75,8 +77,6 @@ def test_gates_within_composite_ones_are_counted() -> None:
 
 
 def test_no_gate_is_decomposed_to_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qiskit.circuit.library import UnitaryGate
-
     def refuse(self: Any) -> Any:
         raise AssertionError("decomposed")
 
@@ -84,6 +84,38 @@ def test_no_gate_is_decomposed_to_be_counted(monkeypatch: pytest.MonkeyPatch) ->
     circuit = QuantumCircuit(6)
     circuit.unitary(np.eye(64), range(6))
     assert gate_count(circuit) == 64
+
+
+class _Own(Gate):  # type: ignore[misc,unused-ignore]
+    """A gate that says when it is asked what it is made of."""
+
+    def __init__(self) -> None:
+        super().__init__("own", 3, [])
+
+    def _define(self) -> None:
+        self.definition = QuantumCircuit(3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _Own,
+        lambda: UnitaryGate(np.eye(8)),
+        lambda: QFTGate(3),
+        lambda: PauliEvolutionGate(SparsePauliOp(["ZZZ", "XXX"]), 0.3),
+        lambda: MCXGate(5),
+        lambda: rotations(3).assign_parameters([1, 2, 3]).to_gate().control(2),
+    ],
+    ids=["own", "unitary", "qft", "evolution", "mcx", "controlled"],
+)
+def test_the_estimate_is_the_same_once_a_gate_was_decomposed(make: Any) -> None:
+    gate = make()
+    circuit = QuantumCircuit(gate.num_qubits)
+    circuit.append(gate, range(gate.num_qubits))
+    before = gate_count(circuit)
+    assert circuit.data[0].operation.definition is not None
+    circuit.decompose()
+    assert gate_count(circuit) == before
 
 
 @pytest.mark.parametrize("function", [pow, Counting()._run, StatevectorSampler().run, None])

@@ -1,0 +1,386 @@
+"""`DaskExecutor`: jobs in lanes of a Dask cluster's workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from jobrunner.cluster.connect import check_reachable, unreachable
+from jobrunner.cluster.executor import ClusterExecutor
+from jobrunner.cluster.link import NodeConfig, Told
+from jobrunner.cluster.versions import check_nodes, differences, misfit
+from jobrunner.errors import JobRunnerError
+
+__all__ = ["DaskExecutor"]
+
+_log = logging.getLogger("jobrunner")
+
+#: Connecting gives up after so many seconds.
+_CONNECT_S = 8.0
+
+_START = "`dask scheduler` starts one and prints its address"
+
+
+class _DaskLink:
+    """The connection with a Dask cluster; see `Link`.
+
+    Everything that talks with the cluster runs in the event loop of a `distributed.Client` of its own.
+    """
+
+    engine = "dask"
+    # Its scheduler counts tasks that wait, to say how many workers an adaptive cluster should have.
+    most_waiting = 64
+
+    def __init__(self, where: Any, config: NodeConfig, resources: Mapping[str, float] | None) -> None:
+        from distributed import Client
+
+        self._session = uuid.uuid4().hex
+        self._config = config
+        self._resources = dict(resources) if resources else None
+        self._leases: dict[int, Any] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        # The workers that have told of themselves; told to the keeper once all that were there have.
+        self._known: dict[str, Mapping[str, Any]] = {}
+        self._heard = threading.Condition()
+        self._misfits: set[str] = set()
+        self._closing = False
+        self.address = _address_of(where)
+        check_reachable(self.address, "Dask scheduler", _START, _CONNECT_S / 2)
+        security = getattr(where, "security", None)
+        options: dict[str, Any] = {} if security is None else {"security": security}
+        target = where if hasattr(where, "scheduler_address") and not _is_client(where) else self.address
+        try:
+            self._client: Any = Client(
+                target, timeout=_CONNECT_S, set_as_default=False, name=f"jobrunner-{self._session[:8]}", **options
+            )
+        except (OSError, TimeoutError, asyncio.TimeoutError) as error:
+            raise unreachable(self.address, "Dask scheduler", _START, error) from error
+        self._loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
+
+    # --- what the keeper asks for ---
+
+    def start(self, told: Told) -> None:
+        from jobrunner.cluster.dask_node import NodePlugin, topic_of
+
+        self._told: Told = told
+        self._client.subscribe_topic(topic_of(self._session), self._take_event)
+        try:
+            self._client.register_plugin(NodePlugin(self._session, self._config))
+        except Exception as error:
+            raise JobRunnerError(
+                f"the workers of the Dask cluster at {self.address} can't have lanes: {type(error).__name__}: {error}. "
+                "jobrunner must be installed where they run, in the same version as here."
+            ) from error
+        there = set(self._client.nthreads())
+        with self._heard:
+            self._heard.wait_for(lambda: there <= set(self._known), timeout=_CONNECT_S)
+            nodes = dict(self._known)
+        check_nodes(nodes)
+        self._run(self._watch())
+
+    def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
+        self._run(self._post(node, operations))
+
+    def ask_lease(self, lease: int, threads: int) -> None:
+        self._run(self._ask_lease(lease))
+
+    def release_lease(self, lease: int) -> None:
+        self._run(self._release_lease(lease))
+
+    def put(self, parts: Sequence[memoryview]) -> Any:
+        future = self._client.scatter([[bytes(part) for part in parts]], hash=False)[0]
+        return _Scattered(future)
+
+    def drop(self, data: Any) -> None:
+        data.release()
+
+    def close(self) -> None:
+        self._closing = True
+        if self._client.status == "running":
+            from jobrunner.cluster.dask_node import topic_of
+
+            try:
+                self._client.unregister_worker_plugin(topic_of(self._session))
+            except Exception:  # the cluster may be going too: then the workers end their lanes by themselves
+                self._client.close(timeout=2)
+                return
+        self._client.close(timeout=2)
+
+    # --- in the client's loop ---
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        def begin() -> None:
+            task = self._loop.create_task(coroutine)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        try:
+            self._loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # the loop is closed
+            coroutine.close()
+
+    async def _call(self, node: str, operation: str, **facts: Any) -> Any:
+        """Have a worker answer a message.
+
+        Raises:
+            _NodeGone: it can't.
+            OSError: the scheduler can't be reached.
+        """
+        message = {"op": operation, "session": self._session, "address": node, **facts}
+        if self._client.direct_to_workers:
+            try:
+                async with self._client.rpc(node) as worker:
+                    facts = {name: value for name, value in message.items() if name != "op"}
+                    return await getattr(worker, operation)(**facts)
+            except OSError as error:
+                raise _NodeGoneError(str(error)) from error
+        answers = await self._client.scheduler.broadcast(msg=message, workers=[node], on_error="return")
+        answer = answers.get(node)
+        if isinstance(answer, BaseException):
+            raise _NodeGoneError(f"{type(answer).__name__}: {answer}") from answer
+        return answer
+
+    async def _post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
+        from jobrunner.cluster.dask_node import encode
+
+        named = [(*one[:2], one[2].key) if isinstance(one[-1], _Scattered) else one for one in operations]
+        error = None
+        try:
+            answer = await self._call(node, "jobrunner_post", operations=encode(named))
+            if answer != "carried out":
+                error = "it has ended its lanes"
+        except _NodeGoneError as gone:
+            error = str(gone)
+        except Exception as failure:
+            self._lose(failure)
+            return
+        self._told.posted(node, error)
+
+    async def _collect(self, node: str) -> None:
+        """Pass on what happens at a node, until that is gone."""
+        from jobrunner.cluster.dask_node import decode
+
+        pause = 0.0
+        while not self._closing:
+            try:
+                frames = await self._call(node, "jobrunner_collect")
+            except _NodeGoneError as gone:
+                self._forget(node, f"it can't be reached: {gone}")
+                return
+            except Exception as failure:
+                self._lose(failure)
+                return
+            if frames is None:
+                self._forget(node, "it has ended its lanes")
+                return
+            if frames and (events := decode(frames)):
+                self._told.events(node, events)
+                pause = 0.0
+            else:
+                # A node without lanes answers at once: it has nothing to tell before it is posted to.
+                pause = 0.005 if not pause else min(2 * pause, 0.1)
+                await asyncio.sleep(pause)
+
+    def _forget(self, node: str, why: str) -> None:
+        with self._heard:
+            self._known.pop(node, None)
+        if not self._closing:
+            self._told.node_down(node, why)
+
+    def _lose(self, failure: BaseException) -> None:
+        if not self._closing:
+            self._closing = True
+            self._told.lost(f"{type(failure).__name__}: {failure}")
+            # It would try to find the scheduler again.
+            self._run(self._client._close(fast=True))
+
+    async def _watch(self) -> None:
+        """Notice that the scheduler is gone, though nothing is said to it."""
+        while not self._closing:
+            try:
+                await asyncio.wait_for(self._client.scheduler.identity(), 15)
+            except Exception as failure:
+                self._lose(failure)
+                return
+            await asyncio.sleep(2)
+
+    def _take_event(self, event: tuple[float, Mapping[str, Any]]) -> None:
+        """What a worker tells of itself."""
+        _, told = event
+        address = told["address"]
+        if told["op"] == "lease":
+            self._told.leased(told["lease"], address)
+            return
+        if address in self._known:
+            return
+        description = told["description"]
+        why = misfit(description)
+        if why is None:
+            for difference in differences(description):
+                _log.info("Dask worker %s: %s", address, difference)
+            self._told.node_up(address, description)
+            self._run(self._collect(address))
+        else:
+            _log.warning("Dask worker %s is not used: %s", address, why)
+            self._misfits.add(address)
+        with self._heard:
+            self._known[address] = description
+            self._heard.notify_all()
+
+    async def _ask_lease(self, lease: int) -> None:
+        from jobrunner.cluster.dask_node import hold_lease
+
+        key = f"jobrunner-lease-{self._session}-{lease}"
+        options: dict[str, Any] = {} if self._resources is None else {"resources": self._resources}
+        if self._misfits:
+            options["workers"] = [address for address in self._known if address not in self._misfits]
+        future = self._client.submit(hold_lease, self._session, key, lease, key=key, pure=False, **options)
+        self._leases[lease] = future
+        future.add_done_callback(self._ended_callback(lease))
+
+    def _ended_callback(self, lease: int) -> Callable[[Any], None]:
+        def ended(future: Any) -> None:
+            if lease in self._leases and not self._closing:
+                why = "it was cancelled"
+                if future.status == "error":
+                    why = str(future._state.exception)
+                self._told.lease_failed(lease, why)
+
+        return ended
+
+    async def _release_lease(self, lease: int) -> None:
+        future = self._leases.pop(lease, None)
+        if future is not None and not self._closing:
+            await self._client._cancel([future])
+
+
+class _Scattered:
+    """Data that were scattered: their key goes to the nodes, the future keeps them."""
+
+    def __init__(self, future: Any) -> None:
+        self._future = future
+        self.key: str = future.key
+
+    def release(self) -> None:
+        self._future.release()
+
+
+class _NodeGoneError(Exception):
+    """A worker does not answer."""
+
+
+def _is_client(where: Any) -> bool:
+    from distributed import Client
+
+    return isinstance(where, Client)
+
+
+def _address_of(where: Any) -> str:
+    """The scheduler's address.
+
+    Raises:
+        JobRunnerError: there is none.
+        TypeError: it is nothing that has one.
+    """
+    if isinstance(where, str):
+        return where if "://" in where else f"tcp://{where}"
+    if _is_client(where):
+        if where.scheduler is None:
+            raise JobRunnerError(f"the Client {where!r} is not connected to a scheduler")
+        return str(where.scheduler.address)
+    address = getattr(where, "scheduler_address", None)
+    if isinstance(address, str) and address:
+        return address
+    raise TypeError(f"expected a scheduler's address, a distributed.Client or a cluster object, not {where!r}")
+
+
+def _default_place() -> Any:
+    """The cluster of the Dask client that this process uses, or that Dask's configuration names.
+
+    Raises:
+        JobRunnerError: there is none.
+    """
+    import dask.config
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        pass
+    address = dask.config.get("scheduler-address", None)
+    if address:
+        return address
+    raise JobRunnerError(
+        "no Dask cluster is named, this process has no Dask client, and Dask's configuration (DASK_SCHEDULER_ADDRESS) "
+        "names none: pass an address (tcp://host:8786), a distributed.Client, or a cluster object"
+    )
+
+
+def _import_distributed() -> None:
+    try:
+        import distributed  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"DaskExecutor needs Dask's distributed, which can't be imported ({error}): pip install 'jobrunner[dask]'"
+        ) from error
+
+
+class DaskExecutor(ClusterExecutor):
+    """Runs jobs on a Dask cluster, each in a process of its own on one of its workers' machines.
+
+    A job on the cluster is what it is with `LocalExecutor`: `cancel` ends its processes on the remote machine, time and
+    memory limits, reports, output and statuses mean the same, and its death is its alone.  Each Dask worker gets
+    worker processes of jobrunner's beside it, as many as it has threads.  Dask's scheduler says where there is room: a
+    job takes up a thread of a Dask worker, so that other users of the cluster, and clusters that grow by demand, are
+    served as usual.
+
+    Args:
+        client_or_address: a scheduler's address (``"tcp://host:8786"``), a ``distributed.Client``, or a cluster object
+            (of ``LocalCluster``, dask-jobqueue, dask-kubernetes, …); default: the cluster of this process's Dask
+            client, or of Dask's configuration.
+        time_limit: as for `LocalExecutor`, and so are all options that are not described here.
+        memory_limit: bytes, or text; at most what a Dask worker has as its own limit.
+        retries: further attempts after the worker died or the node was lost, and after the exception types in
+            `retry_on`.
+        retry_on: exception types that are retried too.
+        threads: BLAS/OpenMP threads that a job may use, and cores that it takes up of its Dask worker's.
+        grace: seconds between a polite interrupt inside the job and the end of its processes.
+        capture_output: whether what the job prints goes to its report instead of the caller's own streams.
+        relay_logs: whether a job's warnings and log records reach the caller.
+        max_workers: how many jobs run at a time; default: as many as there are threads in the cluster.
+        max_pending: how many jobs may wait before `submit` blocks; None: no bound.
+        resources: of Dask's, that each job takes up, such as ``{"GPU": 1}``; on workers that were started with them.
+        upload: Python files, packages' directories, or archives of such, which jobs import on the nodes.
+        idle_timeout: seconds after which an idle worker process leaves its node; None: never.
+        max_jobs_per_worker: jobs after which a worker process is replaced; None: never.
+        spare_workers: idle worker processes kept ready on each node.
+        initializer: called in each worker process before its first job.
+        initargs: its arguments.
+        env: environment variables of the worker processes, on top of the Dask worker's.
+        preload: names of modules that worker processes import before their first job.
+        max_worker_growth: bytes, or text: a worker process whose memory at rest has grown by more is replaced.
+
+    Raises:
+        ImportError: Dask's distributed is not installed.
+        JobRunnerError: no scheduler answers within ten seconds; or its workers have another version of Python or of
+            jobrunner, or none.
+        TypeError, ValueError: an option is not what it must be; the message names it.
+
+    Example:
+        >>> from distributed import LocalCluster                                                 # doctest: +SKIP
+        >>> with LocalCluster(n_workers=2) as cluster, DaskExecutor(cluster) as executor:        # doctest: +SKIP
+        ...     executor.submit(pow, 2, 10).result()
+        1024
+    """
+
+    def __init__(
+        self, client_or_address: Any = None, *, resources: Mapping[str, float] | None = None, **options: Any
+    ) -> None:
+        config = self._configure(options)
+        _import_distributed()
+        where = _default_place() if client_or_address is None else client_or_address
+        self._begin(_DaskLink(where, config, resources))

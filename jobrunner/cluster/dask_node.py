@@ -1,0 +1,200 @@
+"""A Dask worker's side: the plugin that gives it lanes, and the tasks that are leases.
+
+Imported by the workers.  The plugin answers two messages of the worker's, ``jobrunner_post`` and ``jobrunner_collect``,
+for each caller that has registered one; and when a lease's task is to be released, because its caller says so or is
+gone, it has the task return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from distributed import Future, Worker, WorkerPlugin, get_worker
+from distributed.protocol import to_serialize
+
+from jobrunner.cluster.link import NodeConfig
+from jobrunner.cluster.node import Node, describe_node
+
+__all__ = ["NodePlugin", "decode", "encode", "hold_lease", "topic_of"]
+
+#: How long a collect waits for something to happen; then it comes back empty, so that none is forgotten.
+_COLLECT_S = 20.0
+
+#: How often a worker tells of itself until its caller answers.
+_ANNOUNCE_S = 0.25
+
+#: The callers' plugins in this process, by the worker's address and the caller's session.
+_HERE: dict[tuple[str, str], NodePlugin] = {}
+
+
+def encode(values: Any) -> list[Any]:
+    """Plain values as frames of a message of Dask's, whatever version of pickle its connection has agreed on."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(values, 5, buffer_callback=buffers.append)
+    frames: list[Any] = [head]
+    for buffer in buffers:
+        memory = buffer.raw()
+        owner = memory.obj
+        # As it is where it may be; what is writable arrives so.
+        frames.append(owner if isinstance(owner, bytes) and len(owner) == memory.nbytes else bytearray(memory))
+    return [to_serialize(frame) for frame in frames]
+
+
+def decode(frames: Sequence[Any]) -> Any:
+    """The values again."""
+    return pickle.loads(frames[0], buffers=frames[1:])  # noqa: S301 (from our own side of the cluster)
+
+
+def topic_of(session: str) -> str:
+    """The topic under which the workers tell a caller of themselves."""
+    return f"jobrunner-{session}"
+
+
+class NodePlugin(WorkerPlugin):
+    """Gives a Dask worker the lanes of one caller.
+
+    Args:
+        session: the caller.
+        config: what the node is made with.
+    """
+
+    # Registered again for a worker that has it, it is the same.
+    idempotent = True
+
+    def __init__(self, session: str, config: NodeConfig) -> None:
+        self.name = topic_of(session)
+        self._session = session
+        self._config = config
+
+    async def setup(self, worker: Worker) -> None:
+        """Begin to tell the caller that the worker is there; its lanes are made when the first job comes."""
+        self._worker = worker
+        self._node: Node | None = None
+        self._threads = ThreadPoolExecutor(3, thread_name_prefix="jobrunner-node")
+        # One post at a time, in order.
+        self._posting = asyncio.Lock()
+        self._closing = False
+        # By the key of their task.
+        self._leases: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
+        _HERE[worker.address, self._session] = self
+        handlers: Any = worker.handlers
+        handlers["jobrunner_post"] = _post
+        handlers["jobrunner_collect"] = _collect
+        memory = worker.memory_manager.memory_limit
+        self._description = describe_node(worker.state.nthreads, memory)
+        self._heard = False
+        self._announcing = asyncio.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        """Tell the caller of the worker until it says something: before a worker has begun, what it tells is lost."""
+        while not self._heard and not self._closing:
+            told = {
+                "op": "node",
+                "address": self._worker.address,
+                "description": {**self._description, "time": time.time()},
+            }
+            self._worker.log_event(self.name, told)
+            await asyncio.sleep(_ANNOUNCE_S)
+
+    async def teardown(self, worker: Worker) -> None:
+        """End the lanes and what runs in them."""
+        self._closing = True
+        _HERE.pop((worker.address, self._session), None)
+        with self._lock:
+            events = list(self._leases.values())
+        for event in events:
+            event.set()
+        node, self._node = self._node, None
+        if node is not None:
+            await asyncio.get_running_loop().run_in_executor(self._threads, node.close)
+        self._threads.shutdown(wait=False)
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        """A lease whose task is not wanted any more returns."""
+        if finish in ("cancelled", "released", "forgotten"):
+            with self._lock:
+                event = self._leases.get(key)
+            if event is not None:
+                event.set()
+
+    def hold(self, key: str, lease: int) -> None:
+        """Be a lease, until that ends; in a thread of the worker's."""
+        event = threading.Event()
+        with self._lock:
+            self._leases[key] = event
+        try:
+            if self._closing:
+                return
+            told = {"op": "lease", "lease": lease, "address": self._worker.address}
+            self._worker.loop.add_callback(self._worker.log_event, self.name, told)
+            event.wait()
+            # Its caller gives back only what has no jobs: otherwise the caller is gone, or Dask wants the place.
+            node = self._node
+            if node is not None:
+                node.evict(lease)
+        finally:
+            with self._lock:
+                self._leases.pop(key, None)
+
+    async def post(self, operations: Sequence[tuple[Any, ...]]) -> None:
+        """Carry out what the caller wants."""
+        async with self._posting:
+            ready = [await self._fetched(one) for one in operations]
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._carry_out, ready)
+
+    async def _fetched(self, operation: tuple[Any, ...]) -> tuple[Any, ...]:
+        """An operation with what stands for scattered data replaced by them."""
+        if operation[0] != "share" or not isinstance(operation[2], str):
+            return operation
+        # The worker's own client: data come from whichever worker has them.
+        client = self._worker._get_client()
+        data = await client.gather(Future(operation[2], client=client), asynchronous=True)
+        return (*operation[:2], data)
+
+    def _carry_out(self, operations: Sequence[tuple[Any, ...]]) -> None:
+        if self._node is None:
+            if self._closing:
+                return
+            self._node = Node(self._description, *self._config)
+        self._node.post(operations)
+
+    async def collect(self) -> list[tuple[Any, ...]] | None:
+        """What has happened in the lanes."""
+        self._heard = True
+        node = self._node
+        if node is None:
+            return []
+        return await asyncio.get_running_loop().run_in_executor(self._threads, node.collect, _COLLECT_S)
+
+
+def _plugin(session: str, address: str) -> NodePlugin | None:
+    return _HERE.get((address, session))
+
+
+async def _post(session: str, address: str, operations: Any) -> Any:
+    plugin = _plugin(session, address)
+    if plugin is None:
+        return "gone"
+    await plugin.post(decode(operations))
+    return "carried out"
+
+
+async def _collect(session: str, address: str) -> Any:
+    plugin = _plugin(session, address)
+    events = None if plugin is None else await plugin.collect()
+    return None if events is None else encode(events)
+
+
+def hold_lease(session: str, key: str, lease: int) -> None:
+    """The task that is a lease: a thread of the worker's, taken up until the lease ends."""
+    plugin = _plugin(session, get_worker().address)
+    if plugin is None:
+        raise RuntimeError("the worker has no lanes for this caller")
+    plugin.hold(key, lease)

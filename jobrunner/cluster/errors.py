@@ -1,0 +1,64 @@
+"""What goes wrong on a cluster, in words that say what to do."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+
+from jobrunner.cluster.job import ClusterJob
+from jobrunner.errors import ClusterLostError, SerializationError, WorkerDiedError
+
+__all__ = ["evicted", "lost_cluster", "lost_node", "names_missing_module", "remedy_for_missing_module"]
+
+_MISSING = re.compile(r"No module named '([^']+)'")
+
+
+def lost_node(job: ClusterJob, node: str, why: str) -> WorkerDiedError:
+    """The error of a job whose node is gone."""
+    return WorkerDiedError(
+        f"node {node} was lost while it had job {job.job_id} ({job.name}): {why}. "
+        "Give jobs retries, if they may be run again elsewhere.",
+        job_id=job.job_id,
+        pid=job.fields.get("pid"),
+    )
+
+
+def evicted(job: ClusterJob, why: str) -> WorkerDiedError:
+    """The error of a job that the engine has no place for any more."""
+    return WorkerDiedError(
+        f"job {job.job_id} ({job.name}) was ended: {why}. Give jobs retries, if they may be run again elsewhere.",
+        job_id=job.job_id,
+        pid=job.fields.get("pid"),
+    )
+
+
+def lost_cluster(job: ClusterJob, why: str) -> ClusterLostError:
+    """The error of a job whose cluster is gone."""
+    return ClusterLostError(
+        f"job {job.job_id} ({job.name}) is lost: {why}. Submit it to a new executor once the cluster is back.",
+        job_id=job.job_id,
+    )
+
+
+def names_missing_module(cause: str) -> bool:
+    """Whether what a job raised, in words, tells of a module that is not there."""
+    return _MISSING.search(cause) is not None
+
+
+def remedy_for_missing_module(error: BaseException, node: str, engine: str) -> str | None:
+    """What to do where a job failed for want of a module that its node lacks; None where it is another matter."""
+    found = _MISSING.search(str(error))
+    if found is None or not (isinstance(error, SerializationError) or _is_here(found[1])):
+        return None
+    return (
+        f"node {node} lacks the module {found[1]!r}: install it there, or send it along "
+        f"({engine.capitalize()}Executor(upload=[...]), or --upload)"
+    )
+
+
+def _is_here(module: str) -> bool:
+    """Whether the calling process could import a module."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False

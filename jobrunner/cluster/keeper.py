@@ -1,0 +1,801 @@
+"""The keeper: the thread that has the jobs, nodes and leases of one executor on a cluster.
+
+Guarantees:
+
+- a job is at one node at a time, and is begun at most ``1 + retries`` times: what was sent to a node that is lost may
+  have begun, and counts as an attempt; what was not sent goes to another;
+- a job that takes long (`_LONG_S`) is sent only to a lease that has nothing else, so that no other is lost with it; of
+  shorter ones, a lease has about as much as takes that long;
+- CANCELLED is told when the node has said that nothing of the job is alive, or is itself gone;
+- when the cluster is lost, every job is told so.
+
+Everybody else puts into its queue what is to be done; nothing here waits, nor runs the user's code.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import pickle
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jobrunner.cluster.errors import evicted, lost_cluster, lost_node, names_missing_module, remedy_for_missing_module
+from jobrunner.cluster.job import ClusterJob, State
+from jobrunner.cluster.link import Link
+from jobrunner.errors import (
+    ExecutorShutdownError,
+    JobError,
+    JobRunnerError,
+    MemoryLimitExceeded,
+    SerializationError,
+    WorkerDiedError,
+)
+from jobrunner.executors.callbacks import on_callback_thread
+from jobrunner.executors.future import CANCELLED, Settlement, in_event_loop
+from jobrunner.executors.notes import pass_on
+from jobrunner.executors.services import run_callback, services
+from jobrunner.options import JobOptions
+from jobrunner.parcel import APART_BYTES, Parcel
+from jobrunner.report import JobOutput
+from jobrunner.serialization import load_exception
+from jobrunner.sharing import Shared
+
+__all__ = ["Keeper"]
+
+_log = logging.getLogger("jobrunner")
+
+#: A lease is sent about so much work at a time, in seconds; a job that takes longer is alone with it.
+_LONG_S = 0.05
+#: What a job costs a node at the least, in seconds; and the most jobs that a lease is sent.
+_LEAST_S = 1e-4
+_MOST_SENT = 512
+#: How long a lease without jobs is kept.
+_LINGER_S = 2.0
+#: A job that has waited for so long at a node is taken back when another lease has nothing to do.
+_TAKE_BACK_S = 0.25
+#: So many leases in a row that fail before any job ran mean that there is no getting one.
+_MOST_FAILED = 10
+
+
+class _Node:
+    """A node, as the keeper sees it."""
+
+    def __init__(self, name: str, description: Mapping[str, Any]) -> None:
+        self.name = name
+        self.description = description
+        self.host: str = description["host"]
+        self.cores: int = description["cores"]
+        self.memory: int = description["memory"]
+        # By how much its clock is ahead; what is less comes from the message's way.
+        ahead = description["time"] - time.time()
+        self.ahead = ahead if abs(ahead) > 0.5 else 0.0
+        self.outbox: list[tuple[Any, ...]] = []
+        self.posting = False
+        self.jobs: dict[int, ClusterJob] = {}
+        #: orders of jobs that were handed to the link
+        self.shares: set[int] = set()
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
+
+
+class _Lease:
+    """A slot of a node that the engine has given, or is to give."""
+
+    def __init__(self, number: int, threads: int) -> None:
+        self.number = number
+        self.threads = threads
+        self.node: _Node | None = None
+        # Where it is, though that node has not told of itself yet.
+        self.place: str | None = None
+        self.jobs: set[ClusterJob] = set()
+        self.idle_since = time.monotonic()
+
+
+class Keeper:
+    """Jobs on a cluster.
+
+    Args:
+        link: the connection.
+        max_workers: how many leases to ask for at most; None: as many as there are cores, and some more.
+        max_pending: how many jobs may wait before `submit` blocks; None: no bound.
+
+    Attributes:
+        pid: the process it belongs to.
+        engine: the engine's name.
+        address: where the cluster is.
+        counts: how many jobs ended how.
+        nodes: descriptions of the nodes, by name; replaced, never changed.
+    """
+
+    def __init__(self, link: Link, max_workers: int | None, max_pending: int | None) -> None:
+        self.pid = os.getpid()
+        self.engine = link.engine
+        self.address = link.address
+        self._link = link
+        self._max_workers = max_workers
+        self._max_pending = max_pending
+        self.counts = {"done": 0, "failed": 0, "cancelled": 0}
+        self.nodes: dict[str, Mapping[str, Any]] = {}
+        self.nodes_lost = 0
+        self.closing = False
+        self._lost: str | None = None
+        self._inbox: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._over = threading.Event()
+        # How many jobs wait to be sent, for `max_pending`; counted by everybody.
+        self._room = threading.Condition()
+        self._waiting = 0
+
+        # The keeper's thread alone has what follows.
+        self._nodes: dict[str, _Node] = {}
+        self._leases: dict[int, _Lease] = {}
+        # By threads: (-priority, number, job).
+        self._queues: dict[int, list[tuple[float, int, ClusterJob]]] = {}
+        self._unfinished: set[ClusterJob] = set()
+        self._orders = itertools.count(1)
+        self._lease_numbers = itertools.count(1)
+        # Requeued jobs go to the front.
+        self._fronts = itertools.count(-1, -1)
+        self._seqs = itertools.count(1)
+        # Seconds that jobs of a name take, smoothed.
+        self._lengths: dict[str, float] = {}
+        self._data: dict[int, Any] = {}
+        self._failed_leases = 0
+
+        services().callbacks.have_thread()
+        services().register(self)
+        self._thread = threading.Thread(target=self._run, name=f"jobrunner-{self.engine}", daemon=True)
+        self._thread.start()
+        try:
+            link.start(self)
+        except BaseException:
+            self.shut_down()
+            self.join()
+            raise
+        # The nodes that are there are known by now.
+        begun = threading.Event()
+        self._do(begun.set)
+        begun.wait()
+
+    # --- the caller's side; any thread ---
+
+    def new_job(
+        self, options: JobOptions, job_id: str, name: str, argument_bytes: int, serialize_s: float
+    ) -> ClusterJob:
+        """A job that is not handed in yet."""
+        return ClusterJob(self, next(self._seqs), options, job_id, name, argument_bytes, serialize_s)
+
+    def check_open(self) -> None:
+        """Raise an error where no more jobs are taken."""
+        if self._lost is not None:
+            raise ExecutorShutdownError(f"{self._lost}; make a new executor once it is back")
+        if self.closing or self.pid != os.getpid():
+            raise ExecutorShutdownError("the executor was shut down: make a new one, or submit before the shutdown")
+
+    def hold(self, job: ClusterJob) -> None:
+        """Take a job that waits for others; `submit` or `fail` follows."""
+        self.check_open()
+        self._do(self._hold, job)
+
+    def submit(self, job: ClusterJob, body: bytes) -> None:
+        """Hand in a job, new or held.
+
+        Raises:
+            JobError: the queue is full, and this thread must not wait.
+        """
+        job.body = body
+        if self._max_pending is not None:
+            self._await_room(self._max_pending)
+        self._do(self._enqueue, job)
+
+    def fail(self, job: ClusterJob, error: JobRunnerError) -> None:
+        """Let a job that could not be handed in fail."""
+        self._do(self._fail, job, error)
+
+    def _await_room(self, limit: int) -> None:
+        with self._room:
+            if self._waiting >= limit and (in_event_loop() or on_callback_thread()):
+                raise JobError(
+                    f"the queue is full ({limit} jobs wait: max_pending), and submit can't wait in an event loop or a "
+                    "callback: submit from another thread, or later"
+                )
+            self._room.wait_for(lambda: self._waiting < limit or self.closing)
+            self._waiting += 1
+
+    def _made_room(self) -> None:
+        if self._max_pending is not None:
+            with self._room:
+                self._waiting -= 1
+                self._room.notify_all()
+
+    def cancel(self, job: ClusterJob) -> bool:
+        """Cancel a job; see `JobFuture.cancel`."""
+        future = job.future
+        if future is None:
+            return job.state is State.FINAL and bool(job.cancelling)
+        self._do(self._cancel, job)
+        if on_callback_thread() or in_event_loop():
+            return True
+        return future.cancelled_unless(lambda: job.stuck)
+
+    def stats(self) -> dict[str, int]:
+        """How many jobs wait, run and ended how; how many nodes and leases there are, and how many nodes were lost."""
+        jobs = list(self._unfinished)
+        running = sum(job.seen_running for job in jobs)
+        return {
+            "queued": len(jobs) - running,
+            "running": running,
+            **self.counts,
+            "workers": sum(lease.node is not None for lease in list(self._leases.values())),
+            "nodes": len(self.nodes),
+            "restarts": self.nodes_lost,
+        }
+
+    def shut_down(self, *, cancel_waiting: bool = False, cancel_all: bool = False) -> None:
+        """Take no more jobs."""
+        if self.pid != os.getpid():
+            return
+        self.closing = True
+        with self._room:
+            self._room.notify_all()
+        self._do(self._close, cancel_waiting, cancel_all)
+
+    def join(self) -> None:
+        """Wait until all is over."""
+        if self.pid == os.getpid() and threading.current_thread() is not self._thread:
+            self._over.wait()
+
+    def close_at_exit(self) -> None:
+        """Run what was submitted, and end."""
+        self.shut_down()
+        self.join()
+
+    def forsake(self) -> None:
+        """In a fork: the cluster knows nothing of this process."""
+
+    def abandon(self) -> None:
+        """Nobody can submit any more: end when what was submitted is over; takes no lock."""
+        self.closing = True
+        self._do(self._close, False, False)
+
+    # --- what the engine tells; any thread ---
+
+    def node_up(self, node: str, description: Mapping[str, Any]) -> None:
+        self._do(self._node_up, node, description)
+
+    def node_down(self, node: str, why: str) -> None:
+        self._do(self._node_down, node, why)
+
+    def events(self, node: str, events: Sequence[tuple[Any, ...]]) -> None:
+        self._do(self._take_events, node, events)
+
+    def posted(self, node: str, error: str | None) -> None:
+        self._do(self._posted, node, error)
+
+    def leased(self, lease: int, node: str) -> None:
+        self._do(self._leased, lease, node)
+
+    def lease_failed(self, lease: int, why: str) -> None:
+        self._do(self._lease_failed, lease, why)
+
+    def lost(self, why: str) -> None:
+        self._do(self._lose, why)
+
+    # --- the keeper's thread ---
+
+    def _do(self, what: Callable[..., None], *args: Any) -> None:
+        self._inbox.put((what, args))
+
+    def _run(self) -> None:
+        try:
+            while not (self.closing and not self._unfinished and self._inbox.empty()):
+                self._turn()
+        except Exception as error:
+            _log.critical("the keeper of a cluster's jobs has failed: they are lost", exc_info=True)
+            self._lose(f"jobrunner's keeper has failed ({type(error).__name__}: {error}); see the log")
+        try:
+            self._link.close()
+        except Exception:
+            _log.warning("the connection with %s can't be closed", self.address, exc_info=True)
+        finally:
+            self._over.set()
+
+    def _turn(self) -> None:
+        """Take in what has come, and carry out what follows from it."""
+        try:
+            what, args = self._inbox.get(timeout=self._patience())
+        except queue.Empty:
+            pass
+        else:
+            what(*args)
+            # No more than was there, so that what follows from it is not put off for ever.
+            for _ in range(self._inbox.qsize()):
+                what, args = self._inbox.get()
+                what(*args)
+        self._assign()
+        self._keep_leases()
+        for node in list(self._nodes.values()):
+            self._flush(node)
+
+    def _patience(self) -> float | None:
+        """After how many seconds there is something to do though nothing comes."""
+        now = time.monotonic()
+        due = [lease.idle_since + _LINGER_S for lease in self._leases.values() if not lease.jobs and lease.node]
+        if due and any(node.jobs for node in self._nodes.values()):
+            due += [now + _TAKE_BACK_S]
+        return max(0.0, min(due) - now) if due else None
+
+    # --- jobs ---
+
+    def _hold(self, job: ClusterJob) -> None:
+        if job.state is State.NEW:
+            job.state = State.HELD
+            self._unfinished.add(job)
+
+    def _enqueue(self, job: ClusterJob) -> None:
+        if job.state is State.FINAL:  # cancelled while it was held
+            self._made_room()
+            return
+        self._unfinished.add(job)
+        if self._lost is not None:
+            self._made_room()
+            self._finish(job, Settlement(error=lost_cluster(job, self._lost)))
+            return
+        self._queue(job, job.seq)
+
+    def _queue(self, job: ClusterJob, place: int) -> None:
+        job.state = State.QUEUED
+        job.node = job.lease = None
+        heapq.heappush(self._queues.setdefault(job.options.threads, []), (-job.options.priority, place, job))
+
+    def _requeue(self, job: ClusterJob) -> None:
+        """Back to the front; it counts as waiting again."""
+        with self._room:
+            self._waiting += self._max_pending is not None
+        job.seen_running = job.asked_back = False
+        self._queue(job, next(self._fronts))
+
+    def _fail(self, job: ClusterJob, error: JobRunnerError) -> None:
+        if job.state is not State.FINAL:
+            job.cause = str(error)
+            self._finish(job, Settlement(error=error))
+
+    def _finish(self, job: ClusterJob, settlement: Settlement) -> None:
+        if job.state is State.QUEUED:
+            self._made_room()  # its entry in the queue is passed over
+        job.state = State.FINAL
+        if job.finished is None:
+            job.finished = time.time()
+        job.body, job.buffers, job.shared = b"", (), ()
+        job.cancelling = settlement is CANCELLED
+        self._unfinished.discard(job)
+        self.counts["cancelled" if settlement is CANCELLED else "done" if settlement.ok else "failed"] += 1
+        future = job.future
+        if future is not None:
+            future.settle(settlement)
+
+    def _cancel(self, job: ClusterJob) -> None:
+        if job.state is State.FINAL:
+            return
+        node = self._nodes.get(job.node) if job.node is not None else None
+        if job.state is State.SENT and node is not None:
+            if job.cancelling:
+                return
+            job.cancelling = True
+            unsent = len(node.outbox)
+            node.outbox = [one for one in node.outbox if not (one[0] == "job" and one[1] == job.order)]
+            if len(node.outbox) == unsent:
+                node.outbox.append(("cancel", job.order))
+                return
+            self._leave(job, node)
+            job.attempts -= 1
+        self._finish(job, CANCELLED)
+
+    def _leave(self, job: ClusterJob, node: _Node) -> None:
+        """A job is at its node no more."""
+        node.jobs.pop(job.order, None)
+        lease = self._leases.get(job.lease) if job.lease is not None else None
+        if lease is not None:
+            lease.jobs.discard(job)
+            if not lease.jobs:
+                lease.idle_since = time.monotonic()
+
+    # --- sending ---
+
+    def _head(self, threads: int) -> ClusterJob | None:
+        """The next job of a queue, which stays there."""
+        waiting = self._queues.get(threads)
+        while waiting:
+            if waiting[0][2].state is State.QUEUED:
+                return waiting[0][2]
+            heapq.heappop(waiting)
+        return None
+
+    def _assign(self) -> None:
+        """Send jobs to the leases that have room for them."""
+        for threads in list(self._queues):
+            if self._head(threads) is None:
+                del self._queues[threads]
+                continue
+            leases = [lease for lease in self._leases.values() if lease.threads == threads and lease.node is not None]
+            if not leases:
+                continue
+            leases.sort(key=lambda lease: len(lease.jobs))
+            # Not all to the first of them.
+            fair = -(-(len(self._queues[threads]) + sum(len(lease.jobs) for lease in leases)) // len(leases))
+            for lease in leases:
+                while (job := self._head(threads)) is not None and len(lease.jobs) < min(self._depth(job.name), fair):
+                    if not self._fits(job, lease.node):
+                        break
+                    heapq.heappop(self._queues[threads])
+                    self._send(job, lease)
+
+    def _depth(self, name: str) -> int:
+        """How many jobs of a name a lease may have at a time."""
+        length = self._lengths.get(name)
+        if length is None or length >= _LONG_S:
+            return 1
+        return min(_MOST_SENT, 1 + int(_LONG_S / max(length, _LEAST_S)))
+
+    def _fits(self, job: ClusterJob, node: _Node | None) -> bool:
+        return node is not None and job.options.memory_bytes <= node.memory
+
+    def _send(self, job: ClusterJob, lease: _Lease) -> None:
+        node = lease.node
+        assert node is not None
+        self._made_room()
+        job.state = State.SENT
+        job.node, job.lease, job.order = node.name, lease.number, next(self._orders)
+        job.sent = time.monotonic()
+        job.attempts += 1
+        if job.attempts > 1:
+            job.fields = {}
+        node.jobs[job.order] = job
+        lease.jobs.add(job)
+        for shared in job.shared:
+            self._share(shared, node)
+        buffers = [pickle.PickleBuffer(buffer) for buffer in job.buffers]
+        body: Any = job.body if len(job.body) < APART_BYTES else pickle.PickleBuffer(job.body)
+        numbers = [shared.number for shared in job.shared]
+        facts = (job.job_id, job.name)
+        node.outbox.append(("job", job.order, lease.number, facts, _told(job.options), body, buffers, numbers))
+
+    def _share(self, shared: Shared[Any], node: _Node) -> None:
+        if shared.number in node.shares:
+            return
+        node.shares.add(shared.number)
+        shared.on_gone(self._share_gone)
+        data = self._data.get(shared.number)
+        if data is None:
+            parts = shared.parts()
+            small = shared.nbytes < APART_BYTES
+            data = [bytes(part) for part in parts] if small else self._link.put(parts)
+            self._data[shared.number] = data
+        node.outbox.append(("share", shared.number, data))
+
+    def _share_gone(self, number: int) -> None:
+        """Nobody holds a shared object's handle any more; takes no lock."""
+        self._do(self._unshare, number)
+
+    def _unshare(self, number: int) -> None:
+        data = self._data.pop(number, None)
+        for node in self._nodes.values():
+            if number in node.shares:
+                node.shares.discard(number)
+                node.outbox.append(("forget", number))
+        if data is not None and not isinstance(data, list):
+            self._link.drop(data)
+
+    def _flush(self, node: _Node) -> None:
+        if node.outbox and not node.posting:
+            node.posting = True
+            operations, node.outbox = node.outbox, []
+            self._link.post(node.name, operations)
+
+    def _posted(self, name: str, error: str | None) -> None:
+        node = self._nodes.get(name)
+        if node is None:
+            return
+        node.posting = False
+        if error is not None:
+            self._node_down(name, error)
+
+    # --- leases ---
+
+    def _keep_leases(self) -> None:
+        """Ask for as many leases as there is use for, and give back those that nobody needs."""
+        if self._lost is not None:
+            return
+        by_threads: dict[int, list[_Lease]] = {threads: [] for threads in self._queues}
+        for lease in self._leases.values():
+            by_threads.setdefault(lease.threads, []).append(lease)
+        now = time.monotonic()
+        for threads, leases in by_threads.items():
+            waiting = len(self._queues.get(threads, ()))
+            jobs = waiting + sum(len(lease.jobs) for lease in leases)
+            most = self._max_workers
+            if most is None:
+                cores = sum(node.cores for node in self._nodes.values())
+                most = cores // threads + self._link.most_waiting
+            for _ in range(min(most, jobs) - len(leases)):
+                lease = _Lease(next(self._lease_numbers), threads)
+                self._leases[lease.number] = lease
+                self._link.ask_lease(lease.number, threads)
+            idle = []
+            for lease in leases if not waiting else ():
+                if lease.node is None and len(leases) > jobs:
+                    leases = [other for other in leases if other is not lease]
+                    self._drop_lease(lease)
+                elif lease.node is not None and not lease.jobs:
+                    if now >= lease.idle_since + _LINGER_S:
+                        self._drop_lease(lease)
+                    else:
+                        idle.append(lease)
+            if idle:
+                self._take_back(threads, len(idle), now)
+
+    def _drop_lease(self, lease: _Lease) -> None:
+        del self._leases[lease.number]
+        self._link.release_lease(lease.number)
+
+    def _take_back(self, threads: int, count: int, now: float) -> None:
+        """Ask nodes for jobs that wait there behind others, though leases elsewhere have nothing to do."""
+        for lease in self._leases.values():
+            if lease.threads != threads or lease.node is None or len(lease.jobs) < 2:
+                continue
+            for job in sorted(lease.jobs, key=lambda job: job.order):
+                waits = not (job.seen_running or job.asked_back or job.cancelling)
+                if count and waits and now - job.sent > _TAKE_BACK_S:
+                    job.asked_back = True
+                    count -= 1
+                    lease.node.outbox.append(("take back", job.order))
+
+    def _leased(self, number: int, name: str) -> None:
+        lease = self._leases.get(number)
+        node = self._nodes.get(name)
+        if lease is None:
+            return  # given back meanwhile
+        if node is None:
+            lease.node, lease.place = None, name
+            return
+        if lease.node is not None:
+            # The engine has moved it: what it had is lost with its node, of which we shall hear.
+            lease.jobs = set()
+        lease.node, lease.place = node, None
+        lease.idle_since = time.monotonic()
+        self._failed_leases = 0
+
+    def _lease_failed(self, number: int, why: str) -> None:
+        lease = self._leases.pop(number, None)
+        if lease is None:
+            return
+        self._link.release_lease(number)
+        _log.info("lease %s has failed: %s", number, why)
+        if lease.jobs:
+            return  # they go on at their node, or are lost with it
+        self._failed_leases += 1
+        if self._failed_leases >= _MOST_FAILED and self._queues.get(lease.threads):
+            self._failed_leases = 0
+            for _, _, job in self._queues.pop(lease.threads):
+                if job.state is State.QUEUED:
+                    self._fail(job, JobError(f"the cluster gives no place to run it: {why}", job_id=job.job_id))
+
+    # --- nodes ---
+
+    def _node_up(self, name: str, description: Mapping[str, Any]) -> None:
+        if name not in self._nodes:
+            self._nodes[name] = _Node(name, description)
+            self.nodes = {**self.nodes, name: description}
+            for lease in list(self._leases.values()):
+                if lease.place == name:
+                    self._leased(lease.number, name)
+            _log.info("node %s has come, with %s cores", self._nodes[name], description["cores"])
+
+    def _node_down(self, name: str, why: str) -> None:
+        node = self._nodes.pop(name, None)
+        if node is None:
+            return
+        self.nodes = {other: told for other, told in self.nodes.items() if other != name}
+        self.nodes_lost += 1
+        _log.warning("node %s is lost: %s", node, why)
+        for lease in list(self._leases.values()):
+            if lease.node is node:
+                self._drop_lease(lease)
+        unsent = {one[1] for one in node.outbox if one[0] == "job"}
+        for order, job in list(node.jobs.items()):
+            node.jobs.pop(order)
+            if order in unsent:
+                job.attempts -= 1
+                self._finish(job, CANCELLED) if job.cancelling else self._requeue(job)
+            elif job.cancelling:
+                self._finish(job, CANCELLED)
+            else:
+                job.fields = {"host": node.host, **job.fields}
+                self._died(job, f"node {node} was lost ({why})", lost_node(job, str(node), why))
+
+    def _lose(self, why: str) -> None:
+        """The cluster is gone."""
+        if self._lost is not None:
+            return
+        self._lost = f"the {self.engine} cluster at {self.address} can't be reached any more: {why}"
+        _log.warning("%s", self._lost)
+        self._nodes.clear()
+        self.nodes = {}
+        self._leases.clear()
+        for job in list(self._unfinished):
+            self._finish(job, CANCELLED if job.cancelling else Settlement(error=lost_cluster(job, self._lost)))
+        self._queues.clear()
+
+    def _died(self, job: ClusterJob, why: str, error: JobRunnerError, data: bytes | None = None) -> None:
+        """A job's process, or its node, ended under it."""
+        retried = not isinstance(error, MemoryLimitExceeded) or isinstance(error, job.options.retry_on)
+        if retried and job.attempts <= job.options.retries:
+            self._rerun(job, why)
+            return
+        job.cause = why
+        self._finish(job, Settlement(data=data, error=error))
+
+    def _rerun(self, job: ClusterJob, why: str) -> None:
+        job.reruns.append(f"attempt {job.attempts}: {why}")
+        _log.info("job %s is run again: %s", job.job_id, why)
+        self._requeue(job)
+
+    # --- what nodes tell ---
+
+    def _take_events(self, name: str, events: Sequence[tuple[Any, ...]]) -> None:
+        node = self._nodes.get(name)
+        if node is None:
+            return
+        for kind, *facts in events:
+            if kind == "printed":
+                stream, data = facts
+                services().writer.print(stream, bytes(data), node)
+                continue
+            order = facts[0]
+            job = node.jobs.get(order)
+            if job is None or job.state is not State.SENT:
+                continue
+            if kind == "outcome":
+                self._take_outcome(job, node, *facts[1:])
+            elif kind == "running":
+                self._take_fields(job, node, facts[1])
+                job.seen_running = True
+            elif kind == "note":
+                _, body, pid = facts
+                self._pass_on(bytes(body), job.job_id, pid)
+            elif kind == "cancelled":
+                if facts[1]:
+                    self._leave(job, node)
+                    self._finish(job, CANCELLED)
+                else:
+                    job.stuck = True
+                    if job.future is not None:
+                        job.future.look_again()
+            elif kind == "back":
+                self._leave(job, node)
+                job.attempts -= 1
+                self._finish(job, CANCELLED) if job.cancelling else self._requeue(job)
+            elif kind == "evicted":
+                self._leave(job, node)
+                if job.cancelling:
+                    self._finish(job, CANCELLED)
+                else:
+                    why = f"{self.engine} has taken its place on node {node} away"
+                    self._died(job, why, evicted(job, why))
+            elif kind == "refused":
+                self._leave(job, node)
+                self._fail(job, JobError(f"node {node} can't run job {job.job_id}: {facts[1]}", job_id=job.job_id))
+
+    def _pass_on(self, body: bytes, job_id: str, pid: int) -> None:
+        run_callback(lambda: pass_on(body, job_id, pid))
+
+    def _take_fields(self, job: ClusterJob, node: _Node, fields: Mapping[str, Any]) -> None:
+        job.fields.update((name, value) for name, value in fields.items() if value is not None)
+        for name in ("started_at", "finished_at"):
+            if node.ahead and fields.get(name) is not None:
+                job.fields[name] -= node.ahead
+
+    def _take_outcome(
+        self,
+        job: ClusterJob,
+        node: _Node,
+        ok: bool,
+        data: Any,
+        buffers: Sequence[Any],
+        pickled_error: bytes | None,
+        fields: Mapping[str, Any],
+        printed: tuple[str, str] | None,
+    ) -> None:
+        self._leave(job, node)
+        self._take_fields(job, node, fields)
+        job.printed = None if printed is None else JobOutput(*printed)
+        run_s = fields.get("run_s")
+        if run_s is not None:
+            before = self._lengths.get(job.name, run_s)
+            # Slow to believe that they are short, quick to believe that they are long.
+            share = 0.5 if run_s > before else 0.1
+            self._lengths[job.name] = before + share * (run_s - before)
+        payload = None if data is None else data if isinstance(data, bytes) else bytes(data)
+        if pickled_error is not None:
+            error: JobRunnerError = pickle.loads(pickled_error)  # noqa: S301 (one of our own classes, from our node)
+            error.args = (f"{error} It ran on node {node}.", *error.args[1:])
+            why = f"{fields.get('cause') or 'its worker died'} on node {node}"
+            if isinstance(error, (WorkerDiedError, *job.options.retry_on)):
+                self._died(job, why, error, payload)
+            else:
+                job.cause = why
+                self._finish(job, Settlement(data=payload, error=error))
+            return
+        if not ok and payload is not None:
+            self._take_raised(job, node, payload, str(fields.get("cause")))
+            return
+        settled: bytes | Parcel | None = payload
+        if buffers and payload is not None:
+            settled = Parcel(payload, [_writable(buffer) for buffer in buffers])
+        self._finish(job, Settlement(ok, settled))
+
+    def _take_raised(self, job: ClusterJob, node: _Node, data: bytes, cause: str) -> None:
+        """What a job raised: it may be to retry, or want explaining; which only its exception tells."""
+        retryable = bool(job.options.retry_on) and job.attempts <= job.options.retries
+        if not retryable and not names_missing_module(cause):
+            self._finish(job, Settlement(False, data))
+            return
+        job.state = State.DECIDING
+
+        def decide() -> None:
+            error = load_exception(data)
+            retry = retryable and isinstance(error, job.options.retry_on)
+            remedy = None if retry else remedy_for_missing_module(error, str(node), self.engine)
+            self._do(self._decided, job, retry, error, data, remedy, f"{cause} on node {node}")
+
+        run_callback(decide)
+
+    def _decided(
+        self, job: ClusterJob, retry: bool, error: BaseException, data: bytes, remedy: str | None, why: str
+    ) -> None:
+        if job.state is not State.DECIDING:
+            return
+        if retry:
+            self._rerun(job, why)
+            return
+        settlement = Settlement(False, data)
+        if remedy is not None:
+            job.cause = f"{why}; {remedy}"
+            if isinstance(error, SerializationError):
+                told = f"the call of job {job.job_id} ({job.name}) can't be rebuilt: {remedy}"
+                settlement = Settlement(data=data, error=SerializationError(told, job_id=job.job_id))
+        self._finish(job, settlement)
+
+    # --- the end ---
+
+    def _close(self, cancel_waiting: bool, cancel_all: bool) -> None:
+        if not (cancel_waiting or cancel_all):
+            return
+        # The last first: none that waits is to start when one that runs has ended.
+        for job in sorted(self._unfinished, key=lambda job: job.seq, reverse=True):
+            if cancel_all or job.state in (State.QUEUED, State.HELD):
+                self._cancel(job)
+
+
+def _told(options: JobOptions) -> dict[str, Any]:
+    """The options that a node is to keep; it neither retries nor orders."""
+    told = {
+        name: getattr(options, name)
+        for name in ("time_limit", "memory_limit", "threads", "grace", "capture_output", "relay_logs")
+    }
+    return {name: value for name, value in told.items() if value != getattr(_DEFAULTS, name)}
+
+
+_DEFAULTS = JobOptions()
+
+
+def _writable(buffer: Any) -> memoryview:
+    """A result's buffer, for its owner to write to."""
+    view = memoryview(buffer)
+    return memoryview(bytearray(view)) if view.readonly else view.cast("B")

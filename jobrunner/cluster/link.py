@@ -1,0 +1,86 @@
+"""What a keeper needs of an engine: nodes, leases on them, and messages there and back."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+__all__ = ["Link", "NodeConfig", "Told", "version_of"]
+
+
+class NodeConfig(NamedTuple):
+    """What a node is made with.
+
+    Attributes:
+        pool: options of its `LocalExecutor`.
+        uploads: files for its jobs to import; see `Node`.
+    """
+
+    pool: dict[str, Any]
+    uploads: Sequence[tuple[str, bool, bytes]] = ()
+
+
+class Told(Protocol):
+    """What an engine tells; any thread may, and is not kept waiting."""
+
+    def node_up(self, node: str, description: Mapping[str, Any]) -> None:
+        """A node has come; `description` is of `describe_node`."""
+
+    def node_down(self, node: str, why: str) -> None:
+        """A node is gone, with all that it had."""
+
+    def events(self, node: str, events: Sequence[tuple[Any, ...]]) -> None:
+        """What a node's `collect` gave."""
+
+    def posted(self, node: str, error: str | None) -> None:
+        """The operations of the last `post` are carried out; or why they can't be."""
+
+    def leased(self, lease: int, node: str) -> None:
+        """A lease has got its place; again where it gets another."""
+
+    def lease_failed(self, lease: int, why: str) -> None:
+        """A lease will not get a place, or has lost it for good."""
+
+    def lost(self, why: str) -> None:
+        """The whole cluster can't be reached any more."""
+
+
+class Link(Protocol):
+    """The connection with an engine.  Its methods are called by the keeper's thread, and don't wait."""
+
+    #: the engine's name, as `Backend.name` has it
+    engine: str
+    #: where the cluster is, for people
+    address: str
+    #: how many leases may be asked for beyond the cores that are there, so that a cluster grows by demand
+    most_waiting: int
+
+    def start(self, told: Told) -> None:
+        """Begin to tell; the nodes that are there first."""
+
+    def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
+        """Send operations to a node; `Told.posted` follows, and no other post to it before."""
+
+    def ask_lease(self, lease: int, threads: int) -> None:
+        """Ask for a slot of so many cores on whichever node."""
+
+    def release_lease(self, lease: int) -> None:
+        """Give a lease back, whether it has its place or not."""
+
+    def put(self, parts: Sequence[memoryview]) -> Any:
+        """Hand large data to the engine, for any node that asks; what goes in place of them into operations."""
+
+    def drop(self, data: Any) -> None:
+        """Data that were `put` are not wanted any more."""
+
+    def close(self) -> None:
+        """End the nodes' lanes, and the connection; may take its time."""
+
+
+def version_of(package: str) -> str | None:
+    """The version of an installed package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

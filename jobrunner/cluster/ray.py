@@ -1,0 +1,425 @@
+"""`RayExecutor`: jobs in lanes on the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jobrunner.cluster.connect import check_reachable, unreachable
+from jobrunner.cluster.executor import ClusterExecutor
+from jobrunner.cluster.link import NodeConfig, Told
+from jobrunner.cluster.versions import check_nodes, differences, misfit
+from jobrunner.errors import JobRunnerError
+
+__all__ = ["RayExecutor"]
+
+_log = logging.getLogger("jobrunner")
+
+#: Connecting gives up after so many seconds.
+_CONNECT_S = 8.0
+#: How often it is looked for nodes that have come, and for leases that have got their place while some wait.
+_NODES_S, _LEASES_S = 1.0, 0.05
+#: For how long the head of the cluster may not answer.
+_SILENCE_S = 5.0
+
+_START = "`ray start --head` starts one; address='local' starts one in this process"
+
+
+class _Connections:
+    """How many links use the connection with Ray that one of them has made in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._ours = False
+
+    def begin(self, address: str | None) -> None:
+        """Connect with a cluster, unless this process is connected.
+
+        Raises:
+            JobRunnerError: nobody answers, or the process is connected with another cluster.
+        """
+        import ray
+
+        with self._lock:
+            if not ray.is_initialized():
+                where = address or os.environ.get("RAY_ADDRESS") or "auto"
+                if where not in ("auto", "local") and "://" not in where:
+                    check_reachable(f"tcp://{where}", "Ray cluster", _START, _CONNECT_S / 2)
+                try:
+                    ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+                except Exception as error:
+                    raise unreachable(where, "Ray cluster", _START, error) from error
+                self._ours, self._users = True, 0
+            elif address not in (None, "auto", "local"):
+                here = ray.get_runtime_context().gcs_address
+                if address != here:
+                    raise JobRunnerError(
+                        f"this process is connected with the Ray cluster at {here}, and can't be with {address} at the "
+                        "same time: call ray.shutdown() first"
+                    )
+            self._users += 1
+
+    def end(self) -> None:
+        """Let go of the connection; it is closed with the last, if it was made here."""
+        import ray
+
+        with self._lock:
+            self._users -= 1
+            if self._ours and not self._users:
+                self._ours = False
+                ray.shutdown()
+
+
+_connections = _Connections()
+
+
+class _RayLink:
+    """The connection with a Ray cluster; see `Link`.
+
+    What may take its time is done by a thread of its own, the clerk.
+    """
+
+    engine = "ray"
+    # Each placement group that waits is tried again and again by Ray, which tells its autoscaler of it.
+    most_waiting = 8
+
+    def __init__(self, address: str | None, config: NodeConfig, resources: Mapping[str, float] | None) -> None:
+        import ray
+
+        self._config = config
+        self._resources = dict(resources or {})
+        self._actors: dict[str, Any] = {}
+        self._names: dict[str, str] = {}
+        self._groups: dict[int, Any] = {}
+        self._placed: set[int] = set()
+        self._closing = False
+        self._errands: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._lost = False
+        # Set when there is nothing more to wait for.
+        self._pause = threading.Event()
+        _connections.begin(address)
+        self.address = str(ray.get_runtime_context().gcs_address)
+
+    # --- what the keeper asks for ---
+
+    def start(self, told: Told) -> None:
+        self._told: Told = told
+        descriptions = self._find_nodes()
+        check_nodes(descriptions)
+        for name, description in descriptions.items():
+            self._take_node(name, description)
+        threading.Thread(target=self._work, name="jobrunner-ray-clerk", daemon=True).start()
+        threading.Thread(target=self._watch, name="jobrunner-ray-watch", daemon=True).start()
+
+    def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
+        actor = self._actors.get(node)
+        if actor is None:
+            self._told.posted(node, "it is gone")
+            return
+        try:
+            answer = actor.post.remote(operations).future()
+        except Exception as error:
+            self._told.posted(node, f"{type(error).__name__}: {error}")
+            return
+        answer.add_done_callback(lambda done: self._told.posted(node, _failure(done)))
+
+    def ask_lease(self, lease: int, threads: int) -> None:
+        self._errands.put((self._ask_lease, (lease, threads)))
+
+    def release_lease(self, lease: int) -> None:
+        self._errands.put((self._release_lease, (lease,)))
+
+    def put(self, parts: Sequence[memoryview]) -> Any:
+        import ray
+
+        return ray.put([bytes(part) for part in parts])
+
+    def drop(self, data: Any) -> None:
+        """Nothing: the store lets go of what nobody has a reference to."""
+
+    def close(self) -> None:
+        import ray
+
+        self._closing = True
+        self._pause.set()
+        if not self._lost:
+            actors = list(self._actors.values())
+            closed = [answer for actor in actors if (answer := _try(actor.close.remote)) is not None]
+            if closed:
+                _try(ray.wait, closed, num_returns=len(closed), timeout=_CONNECT_S)
+            for actor in actors:
+                _try(ray.kill, actor)
+            for group in self._groups.values():
+                _remove(group)
+        _connections.end()
+
+    # --- the clerk's thread ---
+
+    def _work(self) -> None:
+        while not self._closing:
+            waiting = len(self._placed) < len(self._groups)
+            try:
+                what, args = self._errands.get(timeout=_LEASES_S if waiting else None)
+            except queue.Empty:
+                what, args = self._look_for_leases, ()
+            try:
+                what(*args)
+            except Exception as error:
+                self._lose(f"{type(error).__name__}: {error}")
+                return
+
+    def _ask_lease(self, lease: int, threads: int) -> None:
+        from ray.util import placement_group
+
+        self._groups[lease] = placement_group([{"CPU": threads, **self._resources}], strategy="PACK")
+
+    def _release_lease(self, lease: int) -> None:
+        group = self._groups.pop(lease, None)
+        self._placed.discard(lease)
+        if group is not None:
+            _remove(group)
+
+    def _look_for_leases(self) -> None:
+        from ray.util import placement_group_table
+
+        if not self._head_listens():
+            return  # the watch finds that out for good
+        table = placement_group_table()
+        for lease, group in list(self._groups.items()):
+            entry = table.get(group.id.hex(), {})
+            if lease not in self._placed and entry.get("state") == "CREATED":
+                self._placed.add(lease)
+                place = next(iter(entry["bundles_to_node_id"].values()))
+                self._told.leased(lease, self._names.get(place, place))
+
+    # --- the watch's thread ---
+
+    def _watch(self) -> None:
+        """Notice nodes that come, and that the head is gone though nothing is said to it."""
+        while not self._closing:
+            if not self._head_answers():
+                self._lose(f"its head has not answered for {_SILENCE_S:g} s")
+                return
+            try:
+                for name, description in self._find_nodes().items():
+                    why = misfit(description)
+                    if why is not None:
+                        _log.warning("Ray node %s is not used: %s", name, why)
+                        continue
+                    for difference in differences(description):
+                        _log.info("Ray node %s: %s", name, difference)
+                    self._take_node(name, description)
+            except Exception as error:
+                self._lose(f"{type(error).__name__}: {error}")
+                return
+            self._pause.wait(_NODES_S)
+
+    def _find_nodes(self) -> dict[str, dict[str, Any]]:
+        """The nodes that were not known yet, with lanes on each.
+
+        Raises:
+            JobRunnerError: there can't be lanes on one.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from jobrunner.cluster.ray_node import Lanes
+
+        made = {}
+        for node in ray.nodes():
+            identity, cores = node["NodeID"], int(node["Resources"].get("CPU", 0))
+            if not node["Alive"] or identity in self._names or not cores:
+                continue
+            name = f"{node['NodeManagerAddress']}/{identity[:8]}"
+            self._names[identity] = name
+            actor = ray.remote(Lanes).options(
+                num_cpus=0,
+                max_concurrency=4,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(identity, soft=False),
+            )
+            self._actors[name] = made[name] = actor.remote(cores, self._config)
+        found = {}
+        for name, lanes in made.items():
+            try:
+                found[name] = ray.get(lanes.describe.remote(), timeout=60)
+            except Exception as error:
+                del self._actors[name]
+                if (
+                    isinstance(error, ray.exceptions.RayActorError)
+                    and not isinstance(error.__cause__, ImportError)
+                    and "ModuleNotFoundError" not in str(error)
+                ):
+                    _log.warning("Ray node %s is not used: %s", name, error)
+                    continue
+                raise JobRunnerError(
+                    f"Ray node {name} can't have lanes: {type(error).__name__}: {error}. jobrunner must be installed "
+                    "where Ray's workers run, in the same version as here."
+                ) from error
+        return found
+
+    def _take_node(self, name: str, description: Mapping[str, Any]) -> None:
+        self._told.node_up(name, description)
+        self._collect(name)
+
+    def _collect(self, name: str) -> None:
+        """Pass on what happens at a node, until that is gone; goes on from each answer to the next."""
+        actor = self._actors.get(name)
+        if actor is None or self._closing:
+            return
+
+        def take(done: Any) -> None:
+            failure = _failure(done)
+            events = None if failure is not None else done.result()
+            if self._closing:
+                return
+            if events is None:
+                self._doubt(name, failure or "it has ended its lanes")
+                return
+            if events:
+                self._told.events(name, events)
+            self._collect(name)
+
+        try:
+            actor.collect.remote().future().add_done_callback(take)
+        except Exception as error:
+            self._doubt(name, f"{type(error).__name__}: {error}")
+
+    def _doubt(self, name: str, why: str) -> None:
+        """A node does not answer: find out whether it is that node, or the whole cluster, that is gone."""
+        import ray
+
+        def find_out() -> None:
+            if not self._head_answers():
+                self._lose(f"its head does not answer, nor does node {name} ({why})")
+            elif not self._closing:
+                actor = self._actors.pop(name, None)
+                if actor is not None:
+                    # It may be out of reach only, for a while: nothing is to go on there.
+                    _try(ray.kill, actor)
+                self._told.node_down(name, why)
+
+        threading.Thread(target=find_out, name="jobrunner-ray-doubt", daemon=True).start()
+
+    def _head_answers(self) -> bool:
+        """Whether there is a head.
+
+        Asked of its port, not of Ray: a call that Ray tries again and again, until another head is there at the same
+        address, has Ray end the process.
+        """
+        until = time.monotonic() + _SILENCE_S
+        while not self._head_listens():
+            if self._pause.wait(0.5) or time.monotonic() > until:
+                return False
+        return True
+
+    def _head_listens(self) -> bool:
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_SILENCE_S / 3).close()
+        except OSError:
+            return False
+        return True
+
+    def _lose(self, why: str) -> None:
+        if not self._closing:
+            self._closing = self._lost = True
+            self._told.lost(why)
+
+
+def _failure(done: Any) -> str | None:
+    """What a call of an actor's came to, in words; None: it went well."""
+    error = done.exception()
+    if error is None:
+        return None
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(": ")
+
+
+def _remove(group: Any) -> None:
+    from ray.util import remove_placement_group
+
+    _try(remove_placement_group, group)
+
+
+def _try(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call what is in vain where the cluster is going too; None where it was."""
+    try:
+        return call(*args, **kwargs)
+    except Exception:
+        _log.debug("Ray could not do %r", call, exc_info=True)
+        return None
+
+
+def _import_ray() -> None:
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"RayExecutor needs Ray, which can't be imported ({error}): pip install 'jobrunner[ray]'"
+        ) from error
+
+
+class RayExecutor(ClusterExecutor):
+    """Runs jobs on a Ray cluster, each in a process of its own on one of its nodes.
+
+    A job on the cluster is what it is with `LocalExecutor`: `cancel` ends its processes on the remote machine, time and
+    memory limits, reports, output and statuses mean the same, and its death is its alone.  An actor on each node holds
+    worker processes of jobrunner's.  Ray says where there is room: for each job that runs at a time a placement
+    group reserves `threads` CPUs and `resources`, so that other users of the cluster, and its autoscaler, are served as
+    usual.
+
+    Args:
+        address: of the cluster's head (``"10.0.0.1:6379"``), ``"auto"`` for the one that runs on this machine, or
+            ``"local"`` to start one; default: the one this process is connected with, or of ``RAY_ADDRESS``, or "auto".
+        time_limit: as for `LocalExecutor`, and so are all options that are not described here.
+        memory_limit: bytes, or text; at most what a node has.
+        retries: further attempts after the worker died or the node was lost, and after the exception types in
+            `retry_on`.
+        retry_on: exception types that are retried too.
+        threads: BLAS/OpenMP threads that a job may use, and CPUs of Ray's that it takes up.
+        grace: seconds between a polite interrupt inside the job and the end of its processes.
+        capture_output: whether what the job prints goes to its report instead of the caller's own streams.
+        relay_logs: whether a job's warnings and log records reach the caller.
+        max_workers: how many jobs run at a time; default: as many as there are CPUs in the cluster.
+        max_pending: how many jobs may wait before `submit` blocks; None: no bound.
+        resources: custom resources of Ray's, that each job takes up, such as ``{"GPU": 1}``.
+        upload: Python files, packages' directories, or archives of such, which jobs import on the nodes.
+        idle_timeout: seconds after which an idle worker process leaves its node; None: never.
+        max_jobs_per_worker: jobs after which a worker process is replaced; None: never.
+        spare_workers: idle worker processes kept ready on each node.
+        initializer: called in each worker process before its first job.
+        initargs: its arguments.
+        env: environment variables of the worker processes.
+        preload: names of modules that worker processes import before their first job.
+        max_worker_growth: bytes, or text: a worker process whose memory at rest has grown by more is replaced.
+
+    Raises:
+        ImportError: Ray is not installed.
+        JobRunnerError: no cluster answers within ten seconds; or its nodes have another version of Python or of
+            jobrunner, or none.
+        TypeError, ValueError: an option is not what it must be; the message names it.
+
+    Example:
+        >>> with RayExecutor("local") as executor:                                               # doctest: +SKIP
+        ...     executor.submit(pow, 2, 10).result()
+        1024
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        resources: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> None:
+        if address is not None and not isinstance(address, str):
+            raise TypeError(f"address must be text, such as '10.0.0.1:6379' or 'auto', not {address!r}")
+        config = self._configure(options)
+        _import_ray()
+        self._begin(_RayLink(address, config, resources))

@@ -1,0 +1,162 @@
+"""What is lost when a node, the head of a cluster, or the caller is lost: on real clusters, whose processes die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobrunner import ClusterLostError, ExecutorShutdownError, JobStatus, WorkerDiedError, wait
+from jobrunner.cluster.executor import ClusterExecutor
+from jobrunner.executors.future import JobFuture
+from tests.clusters import DaskCluster, RayCluster, cluster_of, connect
+from tests.core.gates import Gate, append_line, arrive_and_stay, lines, meet
+from tests.core.process_table import await_none, describe, is_alive
+from tests.core.scripts import Script
+
+Cluster = DaskCluster | RayCluster
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(params=["dask", "ray"])
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def cluster(engine: str) -> Iterator[Cluster]:
+    """A cluster that a test may break."""
+    with cluster_of(engine) as made:
+        yield made
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.close()
+
+
+def work(starts: str, number: int, seconds: float) -> int:
+    """Keep a core busy for so long, having noted the start."""
+    append_line(starts, f"{number}")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+    return number * number
+
+
+def _lane_pids(executor: ClusterExecutor, jobs: list[JobFuture[Any]]) -> list[int]:
+    return [pid for job in jobs if (pid := job.report().pid) is not None]
+
+
+def _some_node(executor: ClusterExecutor, job: JobFuture[Any]) -> tuple[str, dict[str, Any]]:
+    """The node that has a job that runs."""
+    name = job.record.node  # type: ignore[attr-defined]
+    return name, dict(executor.nodes[name])
+
+
+def _running(jobs: list[JobFuture[Any]], count: int) -> list[JobFuture[Any]]:
+    """The jobs that run, once there are so many."""
+    while True:
+        found = [job for job in jobs if job.running()]
+        if len(found) >= count:
+            return found
+        wait(jobs, timeout=0.02)
+
+
+@pytest.mark.slow
+def test_a_batch_of_500_jobs_ends_complete_though_a_node_is_killed(
+    engine: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    starts = str(tmp_path / "starts")
+    with connect(engine, cluster.address, retries=2) as executor:
+        jobs = [executor.submit(work, starts, number, 0.02) for number in range(500)]
+        wait(jobs[:100], timeout=60)
+        victim = next(job for job in jobs if job.running())
+        name, node = _some_node(executor, victim)
+        cluster.kill_node(node)
+        assert [job.result(timeout=100) for job in jobs] == [number * number for number in range(500)]
+        rerun = [job.report() for job in jobs if job.report().attempts > 1]
+        assert rerun
+        for report in rerun:
+            assert report.cause is not None
+            assert f"node {name}" in report.cause
+            assert "was lost" in report.cause
+        # None was begun more often than its report says.
+        begun = lines(tmp_path / "starts")
+        for number, job in enumerate(jobs):
+            assert begun.count(str(number)) <= job.report().attempts
+        assert executor.stats()["restarts"] == 1
+
+
+def test_without_retries_only_the_running_jobs_of_a_killed_node_fail(engine: str, cluster: Cluster, gate: Gate) -> None:
+    with connect(engine, cluster.address) as executor:
+        held = [executor.submit(meet, gate.path, number) for number in range(2)]
+        gate.await_arrival(2)
+        waiting = [executor.submit(pow, 2, number) for number in range(10)]
+        _running(held, 2)
+        pid = held[0].report().pid
+        assert pid is not None
+        name, node = _some_node(executor, held[0])
+        cluster.kill_node(node)
+        with pytest.raises(WorkerDiedError, match=f"node {name}.* was lost") as told:
+            held[0].result(timeout=60)
+        assert not isinstance(told.value, ClusterLostError)
+        assert held[0].report().host
+        gate.release(2)
+        assert held[1].result(timeout=60) == 1
+        assert [job.result(timeout=60) for job in waiting] == [2**number for number in range(10)]
+        # What ran at the lost node goes with it.
+        assert not await_none(lambda: [pid] if is_alive(pid) else [], 10.0)
+
+
+CALLER = """
+import sys
+from tests.clusters import connect
+from tests.core.gates import arrive_and_stay
+
+if __name__ == "__main__":
+    executor = connect(sys.argv[1], sys.argv[2])
+    jobs = [executor.submit(arrive_and_stay, sys.argv[3]) for _ in range(2)]
+    jobs[0].result()
+"""
+
+
+def test_jobs_end_when_their_caller_is_killed(engine: str, cluster: Cluster, gate: Gate, tmp_path: Path) -> None:
+    script = Script(tmp_path, CALLER, engine, cluster.address, gate.path)
+    pids = gate.await_arrival(2)
+    os.kill(script.process.pid, signal.SIGKILL)
+    script.process.wait()
+    left = await_none(lambda: [pid for pid in pids if is_alive(pid)], 10.0)
+    assert not left, describe(left)
+    script.assert_nothing_left()
+    # The cluster is as it was.
+    with connect(engine, cluster.address) as executor:
+        assert executor.submit(pow, 2, 5).result(timeout=60) == 32
+
+
+def test_every_waiting_call_gets_an_error_when_the_head_is_killed(engine: str, cluster: Cluster, gate: Gate) -> None:
+    executor = connect(engine, cluster.address)
+    running: list[JobFuture[Any]] = [executor.submit(arrive_and_stay, gate.path) for _ in range(2)]
+    gate.await_arrival(2)
+    queued = executor.submit(pow, 2, 5)
+    cluster.kill_head()
+    for job in [*running, queued]:
+        with pytest.raises(ClusterLostError, match="can't be reached any more"):
+            job.result(timeout=30)
+        assert job.status() is JobStatus.ERROR
+    with pytest.raises(ExecutorShutdownError, match="make a new executor once it is back"):
+        executor.submit(pow, 2, 5)
+    assert running[0].cancel() is False
+    executor.shutdown()
+    cluster.restart_head()
+    with connect(engine, cluster.address) as again:
+        assert again.submit(pow, 2, 5).result(timeout=60) == 32

@@ -1,0 +1,239 @@
+"""Real clusters on this machine, started by tests: a Dask scheduler with its workers, a Ray head with a second node."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from jobrunner.cluster.dask import DaskExecutor
+from jobrunner.cluster.executor import ClusterExecutor
+from jobrunner.cluster.ray import RayExecutor
+
+_ROOT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment() -> dict[str, str]:
+    """That of a cluster's processes, which find the tests' modules."""
+    # A node is not a lane of the caller's, and its threads are its own.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("JOBRUNNER_")}
+    return {**own, "PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "ignore"}
+
+
+class DaskCluster:
+    """A scheduler, and workers, each a process of its own.
+
+    Args:
+        workers: how many workers to begin with, of one thread each.
+        nanny: whether each is watched over by a nanny, which makes it a daemonic process.
+    """
+
+    def __init__(self, workers: int = 2, *, nanny: bool = False) -> None:
+        self.port = free_port()
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self._nanny = nanny
+        self._logs = tempfile.TemporaryDirectory(prefix="jobrunner-test-dask-")
+        self._made = 0
+        self.scheduler = self._start_scheduler()
+        self.workers = [self.add_worker() for _ in range(workers)]
+        self.await_workers(workers)
+
+    def _start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+        log = open(Path(self._logs.name) / f"{name}.log", "wb")  # noqa: SIM115 (it is the process's)
+        with log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment(),
+                cwd=self._logs.name,
+                start_new_session=True,
+            )
+
+    def _start_scheduler(self) -> subprocess.Popen[bytes]:
+        return self._start(
+            "scheduler", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port),
+            "--no-dashboard", "--no-show",
+        )  # fmt: skip
+
+    def add_worker(self, *options: str) -> subprocess.Popen[bytes]:
+        """One more worker of one thread."""
+        self._made += 1
+        kind = "--nanny" if self._nanny else "--no-nanny"
+        return self._start(
+            f"worker-{self._made}", "distributed.cli.dask_worker", self.address, "--nthreads", "1", kind,
+            "--no-dashboard", "--memory-limit", "4GiB", "--name", f"worker-{self._made}", *options,
+        )  # fmt: skip
+
+    def restart_head(self) -> None:
+        """A new scheduler where the old one was, and workers for it."""
+        self.scheduler = self._start_scheduler()
+        count = len(self.workers)
+        self.workers = [self.add_worker() for _ in range(count)]
+        self.await_workers(count)
+
+    def await_workers(self, count: int) -> None:
+        """Wait until so many workers are there."""
+        from distributed import Client
+
+        with Client(self.address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(count, timeout=60)
+
+    def kill_node(self, description: Mapping[str, Any]) -> None:
+        """End the process of a node by SIGKILL; those of its jobs have to go by themselves."""
+        os.kill(description["pid"], signal.SIGKILL)
+
+    def kill_head(self) -> None:
+        """End the scheduler by SIGKILL."""
+        self.scheduler.kill()
+        self.scheduler.wait()
+
+    def log(self) -> str:
+        """What all of them have said."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(Path(self._logs.name).glob("*.log")))
+
+    def close(self) -> None:
+        """End all of them."""
+        for process in [*self.workers, self.scheduler]:
+            _end_tree(process)
+        self._logs.cleanup()
+
+
+class RayCluster:
+    """A head and a second node, of one CPU each."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        # A Unix socket's path, which Ray makes below it, must be short.
+        self._directory = tempfile.TemporaryDirectory(prefix="jr-ray-", dir="/tmp")
+        self.head = self._start("--head", "--port", str(self.port), "--temp-dir", self._directory.name)
+        self.node: subprocess.Popen[bytes] | None = None
+        self._await(1)
+        self.node = self.add_node()
+        self._await(2)
+
+    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+        log = open(Path(self._directory.name) / f"{len(options)}-{free_port()}.log", "wb")  # noqa: SIM115
+        with log:
+            return subprocess.Popen(
+                [
+                    sys.executable, "-m", "ray.scripts.scripts", "start", *options, "--block", "--num-cpus", "1",
+                    "--node-ip-address", "127.0.0.1", "--disable-usage-stats", "--object-store-memory", "200000000",
+                    "--min-worker-port", "0", "--max-worker-port", "0",
+                    *(["--include-dashboard", "false"] if "--head" in options else []),
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment(),
+                cwd=self._directory.name,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def add_node(self) -> subprocess.Popen[bytes]:
+        """One more node of one CPU."""
+        return self._start("--address", self.address)
+
+    def _await(self, nodes: int) -> None:
+        """Wait until so many nodes are there, asking in a process of its own."""
+        code = (
+            "import ray, sys, time\n"
+            "until = time.monotonic() + 60\n"
+            "while True:\n"
+            "    try:\n"
+            f"        ray.init(address={self.address!r}, log_to_driver=False, logging_level='ERROR')\n"
+            f"        if sum(node['Alive'] for node in ray.nodes()) >= {nodes}: break\n"
+            "        ray.shutdown()\n"
+            "    except Exception:\n"
+            "        if time.monotonic() > until: raise\n"
+            "    time.sleep(0.2)\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=90, capture_output=True)
+
+    def kill_node(self, description: Mapping[str, Any]) -> None:
+        """End the processes of a node by SIGKILL; those of its jobs have to go by themselves."""
+        raylet = psutil.Process(description["pid"]).parent()
+        assert raylet is not None and raylet.name() == "raylet", raylet
+        for one in [raylet, *raylet.children()]:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+
+    def kill_head(self) -> None:
+        """End the head, and the node beside it, by SIGKILL."""
+        for one in psutil.Process(self.head.pid).children():
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+
+    def restart_head(self) -> None:
+        """A new head where the old one was, and a second node."""
+        for process in (self.node, self.head):
+            if process is not None:
+                _end_tree(process)
+        self.head = self._start("--head", "--port", str(self.port), "--temp-dir", self._directory.name)
+        self._await(1)
+        self.node = self.add_node()
+        self._await(2)
+
+    def log(self) -> str:
+        """What all of them have said."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(Path(self._directory.name).glob("*.log")))
+
+    def close(self) -> None:
+        """End all of them."""
+        for process in (self.node, self.head):
+            if process is not None:
+                _end_tree(process)
+        with contextlib.suppress(OSError):
+            self._directory.cleanup()
+
+
+def _end_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with all that it has started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(process.pid)
+        for one in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+    process.wait()
+
+
+def open_cluster(engine: str) -> DaskCluster | RayCluster:
+    """A cluster of two nodes."""
+    pytest.importorskip("distributed" if engine == "dask" else "ray")
+    return DaskCluster() if engine == "dask" else RayCluster()
+
+
+@contextlib.contextmanager
+def cluster_of(engine: str) -> Iterator[DaskCluster | RayCluster]:
+    """A cluster for a ``with`` block."""
+    cluster = open_cluster(engine)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def connect(engine: str, address: str, **options: Any) -> ClusterExecutor:
+    """An executor on a cluster, when both of its nodes are there."""
+    executor: ClusterExecutor = (DaskExecutor if engine == "dask" else RayExecutor)(address, **options)
+    assert len(executor.nodes) == 2
+    return executor
