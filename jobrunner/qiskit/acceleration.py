@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +27,9 @@ from jobrunner.role import is_worker
 __all__ = ["accelerate", "disable", "enable"]
 
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    # A thread that is not in the fork may have it.
+    os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.RLock()))
 #: What `enable` has put among the settings in force; None: nothing.
 _enabled: Settings | None = None
 _original: Callable[..., None] | None = None

@@ -10,8 +10,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
+import os
 import pickle
 import threading
 import types
@@ -20,8 +22,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from qiskit.primitives import BasePrimitiveJob
 from qiskit.providers import Backend
 
+from jobrunner import primitive_job
 from jobrunner.errors import JobError, SerializationError
 from jobrunner.qiskit.outline import Outline, outline
 from jobrunner.qiskit.running import Template, backend_at, run_function, run_method
@@ -54,10 +58,14 @@ class _Carried:
     """What has crossed, or may: backends by identity, large templates by digest."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.renew_lock()
         # By the backend's id: (a reference to it, its outline, its handle).
         self.backends: dict[int, tuple[weakref.ref[Any], Outline, Shared[Any]]] = {}
         self.templates: OrderedDict[bytes, Shared[bytes]] = OrderedDict()
+
+    def renew_lock(self) -> None:
+        """In a fork: a thread that is not there may have had it."""
+        self.lock = threading.RLock()
 
     def backend(self, backend: Any) -> Shared[Any]:
         """The handle of a backend, which is serialised if it is new or has changed."""
@@ -94,6 +102,8 @@ class _Carried:
 
 
 _carried = _Carried()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_carried.renew_lock)
 
 
 def forget() -> None:
@@ -131,6 +141,33 @@ def _backend_name(backend: Any) -> str:
     return str(name or type(backend).__qualname__)
 
 
+class _UnfinishedJobError(JobError, SerializationError):
+    """To pickle a job would be to wait for it; a `JobError`, so that nobody tries its parts one by one."""
+
+
+def _check_finished(obj: Any) -> None:
+    """Make sure that `obj` is no job which would be waited for when it is pickled.
+
+    Raises:
+        SerializationError: it is one.
+    """
+    kind: Any = type(obj)
+    if not _is_job(kind):
+        return
+    # One of Qiskit's own is not asked for its status: up to now, one that has not begun is then ERROR for good.
+    final = (obj._future is None or obj._future.done()) if hasattr(obj, "_future") else obj.in_final_state()
+    if not final:
+        raise _UnfinishedJobError(
+            f"the job {obj.job_id()}, a {type(obj).__qualname__} within what was to be sent, is not final yet, and to "
+            "send it would be to wait for it"
+        )
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_job(kind: Any) -> bool:
+    return issubclass(kind, (BasePrimitiveJob, primitive_job.PrimitiveJob))
+
+
 class _TemplatePickler(CallPickler):
     """Pickles an object, with numbers in the places of its backends; notes whether it draws random numbers."""
 
@@ -146,6 +183,7 @@ class _TemplatePickler(CallPickler):
                     return backend_at, (index,)
             self.backends.append(obj)
             return backend_at, (len(self.backends) - 1,)
+        _check_finished(obj)
         if isinstance(obj, GENERATORS):
             self.draws = True
         return super().reducer_override(obj)
@@ -198,6 +236,7 @@ def carry_call(
 
     Raises:
         SerializationError: a part can't be pickled; the message names it.
+        JobError: a job of ours among the arguments was never submitted.
     """
     owner = getattr(function, "__self__", None)
     by_object = (
@@ -206,7 +245,7 @@ def carry_call(
         and not isinstance(owner, (type, types.ModuleType))
         and getattr(type(owner), function.__name__, None) is function.__func__
     )
-    substitute = _substitute if shared else None
+    substitute = _substitute if shared else _let_through
     try:
         if by_object:
             template, _ = carry_object(owner)
@@ -225,4 +264,14 @@ def carry_call(
 
 def _substitute(obj: Any) -> Shared[Any] | None:
     """What crosses in the place of `obj`; None: itself."""
-    return _carried.backend(obj) if isinstance(obj, Backend) else None
+    if isinstance(obj, Backend):
+        return _carried.backend(obj)
+    _let_through(obj)
+    return None
+
+
+def _let_through(obj: Any) -> None:
+    """Likewise, where nothing is shared."""
+    # Our own jobs are waited for by the executor.
+    if not isinstance(obj, primitive_job.PrimitiveJob):
+        _check_finished(obj)

@@ -12,6 +12,7 @@ import functools
 import types
 import zlib
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ __all__ = ["Outline", "outline"]
 _CONTAINERS = (list, tuple, set, frozenset, deque)
 _PLAIN_CONTAINERS = frozenset({dict, *_CONTAINERS})
 _TEXTS = frozenset({str, bytes})
-_NUMBERS = frozenset({bool, int, float, complex, type(None)})
+_NUMBERS = frozenset({bool, int, float, type(None)})
 _BY_IDENTITY = (type, types.ModuleType)
 
 
@@ -56,7 +57,10 @@ def outline(obj: Any) -> Outline:
             parts.append((kind, one))
             continue
         if kind in _NUMBERS:
-            # -1 and -2, of any kind, have the same hash; 0.0 and -0.0 are equal.
+            # The hash of -1 is that of -2.
+            parts.append((kind, one, one == -1))
+            continue
+        if kind is complex:  # likewise in either part
             parts.append((kind, repr(one)))
             continue
         if isinstance(one, np.generic):
@@ -83,12 +87,12 @@ def outline(obj: Any) -> Outline:
         elif isinstance(one, QuantumCircuit):
             parts.append((len(one.data), one.num_qubits, one.num_clbits))
         elif isinstance(one, InstructionProperties):
-            parts.append((repr(one.duration), repr(one.error)))
+            parts.append((one.duration, one.duration == -1, one.error, one.error == -1))
         elif isinstance(one, functools.partial):
             waiting += (one.func, one.args, one.keywords)
-        within = _within_callable(one)
+        within = _WITHIN.get(kind)
         if within is not None:
-            waiting += within
+            waiting += within(one)
             continue
         if isinstance(one, _BY_IDENTITY):
             held.append(one)
@@ -104,23 +108,27 @@ def outline(obj: Any) -> Outline:
     return Outline(hash(tuple(parts)), tuple(held))
 
 
-def _within_callable(obj: Any) -> tuple[Any, ...] | None:
-    """What tells a function or a method from others; None: it is neither, nor what a function has around it.
+def _within_cell(cell: types.CellType) -> tuple[Any, ...]:
+    try:
+        return (cell.cell_contents,)
+    except ValueError:  # it is empty
+        return ()
 
-    None of them is kept alive itself: it may hold the object whose outline is made, which then would never go.
-    """
-    if isinstance(obj, types.MethodType):
-        return obj.__self__, obj.__func__
-    if isinstance(obj, types.FunctionType):
-        return obj.__code__, obj.__defaults__, obj.__kwdefaults__, obj.__dict__, *(obj.__closure__ or ())
-    if isinstance(obj, types.BuiltinFunctionType):
-        return obj.__name__, obj.__self__
-    if isinstance(obj, types.CellType):
-        try:
-            return (obj.cell_contents,)
-        except ValueError:  # it is empty
-            return ()
-    return None
+
+#: What tells functions, and what they have around them, from others.  None of them is kept alive itself: it may hold
+#: the object whose outline is made, which then would never go.
+_WITHIN: dict[Any, Callable[[Any], tuple[Any, ...]]] = {
+    types.MethodType: lambda one: (one.__self__, one.__func__),
+    types.FunctionType: lambda one: (
+        one.__code__,
+        one.__defaults__,
+        one.__kwdefaults__,
+        one.__dict__,
+        *(one.__closure__ or ()),
+    ),
+    types.BuiltinFunctionType: lambda one: (one.__name__, one.__self__),
+    types.CellType: _within_cell,
+}
 
 
 def _of_array(array: np.ndarray[Any, Any]) -> tuple[Any, ...]:

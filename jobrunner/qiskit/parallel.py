@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import concurrent.futures
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,18 +16,21 @@ from qiskit.primitives import BaseEstimatorV2, BaseSamplerV2
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-from jobrunner.errors import SerializationError
+from jobrunner.errors import JobRunnerError, SerializationError
+from jobrunner.executors.base import JobExecutor
 from jobrunner.executors.default import get_executor
 from jobrunner.executors.foreign import as_job_executor
+from jobrunner.job_ids import new_job_id
 from jobrunner.options import check_seconds
 from jobrunner.qiskit.carrying import carry_object
 from jobrunner.qiskit.cost import MIN_SECONDS, constants_of, pub_seconds
-from jobrunner.qiskit.cutting import Cut, Part, cut, take
+from jobrunner.qiskit.cutting import Cut, Part, Piece, cut, take
 from jobrunner.qiskit.errors import as_qiskits
 from jobrunner.qiskit.parallel_job import ParallelJob
+from jobrunner.qiskit.part_job import PartJob
 from jobrunner.qiskit.part_run import Source, make_primitive, pack_pub, run_carried, run_part, takes_seed
 from jobrunner.qiskit.seeding import own_seed, part_seed, with_seed
-from jobrunner.serialization import dump_call
+from jobrunner.serialization import Call, dump_call, dump_shared, load_call
 from jobrunner.sharing import Shared, share
 
 __all__ = ["ParallelEstimator", "ParallelSampler"]
@@ -113,12 +117,12 @@ class _Parallel(abc.ABC):
             return ParallelJob(pubs, parts, self._in_thread(pubs, parts, seeds, options))
         try:
             return ParallelJob(pubs, parts, self._in_workers(pubs, parts, seeds, options))
-        except SerializationError as error:
+        except JobRunnerError as error:
             raise as_qiskits(error) from error.__cause__
 
     def _in_thread(
         self, pubs: Sequence[Any], parts: Sequence[Part], seeds: Sequence[int | None], options: dict[str, Any]
-    ) -> list[Any]:
+    ) -> list[PartJob]:
         threads = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobrunner-qiskit")
         futures = [
             threads.submit(
@@ -127,7 +131,7 @@ class _Parallel(abc.ABC):
             for part, seed in zip(parts, seeds, strict=True)
         ]
         threads.shutdown(wait=False)
-        return futures
+        return [PartJob(future, len(part.pieces)) for part, future in zip(parts, futures, strict=True)]
 
     def _here(self, seed: int | None) -> Any:
         """The primitive for a part that runs in this process."""
@@ -137,10 +141,11 @@ class _Parallel(abc.ABC):
 
     def _in_workers(
         self, pubs: Sequence[Any], parts: Sequence[Part], seeds: Sequence[int | None], options: dict[str, Any]
-    ) -> list[Any]:
+    ) -> list[PartJob]:
         engine = as_job_executor(get_executor() if self._executor is None else self._executor)
         shares = engine.backend.capabilities.shared_objects
         source = self._source(shares)
+        run_id = new_job_id()
         pieces_of = [0] * len(pubs)
         for part in parts:
             for piece in part.pieces:
@@ -157,21 +162,36 @@ class _Parallel(abc.ABC):
                 circuit = circuits[id(circuit)]
             return pack_pub(pub, circuit)
 
-        futures: dict[int, Any] = {}
+        jobs: dict[int, PartJob] = {}
         try:
             # The longest first: none of them is to begin when the others are through.
             for number in sorted(range(len(parts)), key=lambda one: -parts[one].seconds):
-                carried = [sent(piece.pub, piece.cut) for piece in parts[number].pieces]
-                call = dump_call(run_carried, (source, carried, seeds[number], options), {})
-                futures[number] = engine.submit_call(dataclasses.replace(call, name=self._name(parts[number])))
+                pieces = parts[number].pieces
+                try:
+                    carried = [sent(piece.pub, piece.cut) for piece in pieces]
+                    call = dump_call(run_carried, (source, carried, seeds[number], options, run_id), {})
+                except SerializationError:
+                    _check_sendable(pubs, pieces)
+                    raise
+                future = engine.submit_call(dataclasses.replace(call, name=self._name(pieces)))
+                again = functools.partial(self._submit_one, engine, _kept(call), pieces) if len(pieces) > 1 else None
+                jobs[number] = PartJob(future, len(pieces), again)
         except BaseException:
-            for future in futures.values():
-                future.cancel()
+            for job in jobs.values():
+                job.cancel()
             raise
-        return [futures[number] for number in range(len(parts))]
+        return [jobs[number] for number in range(len(parts))]
 
-    def _name(self, part: Part) -> str:
-        first, last = part.pieces[0].pub, part.pieces[-1].pub
+    def _submit_one(self, engine: JobExecutor, call: Call, pieces: Sequence[Piece], index: int) -> Any:
+        """Submit one piece of a part as a job of its own, as it was when the part was submitted."""
+        shared = {handle.number: handle for handle in call.shared}
+        _, (source, carried, seed, *others), _ = load_call(call.payload, (), call.buffers, shared.__getitem__)
+        own_seed = None if seed is None else part_seed(seed, index)
+        single = dump_call(run_carried, (source, [carried[index]], own_seed, *others), {})
+        return engine.submit_call(dataclasses.replace(single, name=self._name(pieces[index : index + 1])))
+
+    def _name(self, pieces: Sequence[Piece]) -> str:
+        first, last = pieces[0].pub, pieces[-1].pub
         which = f"PUB {first}" if first == last else f"PUBs {first} to {last}"
         return f"{type(self._primitive).__qualname__}, {which}"
 
@@ -205,6 +225,31 @@ class _Parallel(abc.ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._primitive!r}>"
+
+
+def _kept(call: Call) -> Call:
+    """A call that stays as it is when its arguments change."""
+    return dataclasses.replace(call, buffers=tuple(memoryview(bytes(buffer)) for buffer in call.buffers))
+
+
+def _check_sendable(pubs: Sequence[Any], pieces: Sequence[Piece]) -> None:
+    """Make sure that PUBs can be sent to a worker.
+
+    Raises:
+        SerializationError: one can't; the message names it.
+    """
+    for piece in pieces:
+        pub = pubs[piece.pub]
+        for name in ("circuit", "observables", "parameter_values"):
+            value = getattr(pub, name, None)
+            try:
+                dump_shared(value)
+            except SerializationError as own:
+                why = own.__cause__ or own
+                raise SerializationError(
+                    f"PUB {piece.pub}: its {name.replace('_', ' ')} can't be sent to a worker: {type(why).__name__}: "
+                    f"{str(why).rstrip('. ')}. Leave out what can't be pickled, perhaps in the circuit's metadata"
+                ) from why
 
 
 def _coerce(kind: type[Any], pubs: Iterable[Any], value: Any) -> list[Any]:
@@ -285,7 +330,8 @@ class ParallelSampler(_Parallel, BaseSamplerV2):
 
         Raises:
             ValueError, TypeError, QiskitError: a PUB is wrong; the message names it.
-            SerializationError: the sampler can't be sent to a worker.
+            SerializationError: the sampler or a PUB can't be sent to a worker.
+            ExecutorShutdownError: the executor takes no more jobs.
         """
         wanted = _default(self._primitive, "shots") if shots is None else shots
         coerced = _coerce(SamplerPub, pubs, wanted)
@@ -348,7 +394,8 @@ class ParallelEstimator(_Parallel, BaseEstimatorV2):
 
         Raises:
             ValueError, TypeError, QiskitError: a PUB is wrong; the message names it.
-            SerializationError: the estimator can't be sent to a worker.
+            SerializationError: the estimator or a PUB can't be sent to a worker.
+            ExecutorShutdownError: the executor takes no more jobs.
         """
         wanted = _default(self._primitive, "precision") if precision is None else precision
         coerced = _coerce(EstimatorPub, pubs, wanted)

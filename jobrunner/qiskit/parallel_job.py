@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,11 +11,12 @@ from qiskit.primitives import BasePrimitiveJob
 from qiskit.primitives.containers import PrimitiveResult
 from qiskit.providers.jobstatus import JobStatus
 
-from jobrunner.errors import JobRunnerError
 from jobrunner.job_ids import new_job_id
 from jobrunner.options import check_seconds
-from jobrunner.qiskit.cutting import Part, join
-from jobrunner.qiskit.errors import JobCancelledError, JobTimeoutError, as_qiskits, pub_error
+from jobrunner.qiskit.cutting import Cut, Part, join
+from jobrunner.qiskit.errors import JobCancelledError, JobTimeoutError, pub_error
+from jobrunner.qiskit.part_job import PartJob
+from jobrunner.qiskit.part_run import Outcome
 from jobrunner.report import JobReport
 
 __all__ = ["ParallelJob"]
@@ -29,11 +30,13 @@ class ParallelJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
     Made by their `run`.  Has the methods of Qiskit's jobs, and those below.
     """
 
-    def __init__(self, pubs: Sequence[Any], parts: Sequence[Part], futures: Sequence[Any]) -> None:
+    def __init__(self, pubs: Sequence[Any], parts: Sequence[Part], jobs: Sequence[PartJob]) -> None:
         super().__init__(new_job_id())
         self._pubs = pubs
         self._parts = parts
-        self._futures = futures
+        self._jobs = jobs
+        # Held while the two below are made, so that all who ask get the same.
+        self._making = threading.RLock()
         self._outcomes: list[Any] | None = None
         self._result: Any = None
 
@@ -43,16 +46,11 @@ class ParallelJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
         RUNNING from the start of the first part to the end of the last; then CANCELLED if any part was, ERROR if any
         failed, else DONE.
         """
-        futures = self._futures
-        if not all(future.done() for future in futures):
-            if any(future.done() or future.running() for future in futures):
-                return JobStatus.RUNNING
-            return JobStatus.QUEUED
-        if any(future.cancelled() for future in futures):
+        if not all(job.done() for job in self._jobs):
+            return JobStatus.RUNNING if any(job.begun() for job in self._jobs) else JobStatus.QUEUED
+        if any(job.cancelled() for job in self._jobs):
             return JobStatus.CANCELLED
-        if any(future.exception() is not None for future in futures):
-            return JobStatus.ERROR
-        failed = any(not ok for future in futures for ok, _ in future.result()[0])
+        failed = any(isinstance(one, BaseException) for one in self._await_outcomes(0))
         return JobStatus.ERROR if failed else JobStatus.DONE
 
     def done(self) -> bool:
@@ -78,8 +76,8 @@ class ParallelJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
             True where the run is now cancelled; False where it is final, or runs in a thread.
         """
         # The last ones first: they are still waiting, and must not start when those before them end.
-        told = [(future.cancel(), future) for future in reversed(self._futures)]
-        return any(cancelled for cancelled, _ in told) and all(one or future.done() for one, future in told)
+        told = [(job.cancel(), job) for job in reversed(self._jobs)]
+        return any(cancelled for cancelled, _ in told) and all(one or job.done() for one, job in told)
 
     def result(self, timeout: float | None = None) -> Any:
         """The result of the whole run, waiting for it.
@@ -96,16 +94,16 @@ class ParallelJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
             JobCancelledError: the run was cancelled.
             JobTimeoutError: `timeout` passed first; the run goes on.
         """
-        if self._result is None:
-            outcomes = self._await_outcomes(timeout)
-            if any(future.cancelled() for future in self._futures):
-                raise JobCancelledError(f"job {self._job_id} was cancelled", job_id=self._job_id)
-            failures = {index: one for index, one in enumerate(outcomes) if isinstance(one, BaseException)}
-            if failures:
-                raise pub_error(failures, tuple(outcomes))
-            metadata = [future.result()[1] for future in self._futures]
-            self._result = PrimitiveResult(outcomes, metadata=metadata[0] if metadata else {})
-        return self._result
+        outcomes = self._await_outcomes(timeout)
+        if any(job.cancelled() for job in self._jobs):
+            raise JobCancelledError(f"job {self._job_id} was cancelled", job_id=self._job_id)
+        failures = {index: one for index, one in enumerate(outcomes) if isinstance(one, BaseException)}
+        if failures:
+            raise pub_error(failures, tuple(outcomes))
+        with self._making:
+            if self._result is None:
+                self._result = PrimitiveResult(outcomes, metadata=self._jobs[0].metadata())
+            return self._result
 
     def pub_results(self, timeout: float | None = None) -> list[Any]:
         """What each PUB came to, in order, waiting for it: its ``PubResult``, or its exception.
@@ -120,35 +118,34 @@ class ParallelJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
 
     def reports(self) -> list[JobReport]:
         """The reports of the parts that ran in processes, in the order of the PUBs; never blocks."""
-        return [future.report() for future in self._futures if hasattr(future, "report")]
+        return [report for job in self._jobs for report in job.reports()]
 
     def _await_outcomes(self, timeout: float | None) -> list[Any]:
         limit = check_seconds("timeout", timeout, zero=True)
         if self._outcomes is None:
             until = None if limit is None else time.monotonic() + limit
-            for future in self._futures:
+            for job in self._jobs:
                 left = None if until is None else max(0.0, until - time.monotonic())
-                if not _await_final(future, left):
+                if not job.wait(left):
                     raise JobTimeoutError(
                         f"job {self._job_id} is not final after {limit:g} s; it goes on, and can be waited for again",
                         job_id=self._job_id,
                     )
-            self._outcomes = self._gather()
-        return self._outcomes
+        with self._making:
+            if self._outcomes is None:
+                self._outcomes = self._gather()
+            return self._outcomes
 
     def _gather(self) -> list[Any]:
         """What each PUB came to, from what its pieces did."""
-        found: list[list[tuple[Any, Any]]] = [[] for _ in self._pubs]
-        for part, future in zip(self._parts, self._futures, strict=True):
-            for piece, outcome in zip(part.pieces, _outcomes_of(part, future), strict=True):
+        found: list[list[tuple[Cut, Outcome]]] = [[] for _ in self._pubs]
+        for part, job in zip(self._parts, self._jobs, strict=True):
+            for piece, outcome in zip(part.pieces, job.outcomes(), strict=True):
                 found[piece.pub].append((piece.cut, outcome))
         together = []
         for pub, pieces in zip(self._pubs, found, strict=True):
             errors = [value for _, (ok, value) in pieces if not ok]
-            if errors:
-                together.append(errors[0])
-            else:
-                together.append(join(pub, [one for one, _ in pieces], [value for _, (_, value) in pieces]))
+            together.append(errors[0] if errors else _joined(pub, pieces))
         return together
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -162,25 +159,12 @@ class ParallelJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
         return f"<ParallelJob {self._job_id} {self.status().name}: {len(self._pubs)} PUBs in {len(self._parts)} parts>"
 
 
-def _await_final(future: Any, timeout: float | None) -> bool:
-    """Whether a future is final within so many seconds."""
+def _joined(pub: Any, pieces: Sequence[tuple[Cut, Outcome]]) -> Any:
+    """The result of a PUB whose pieces went well; the error where they can't be put together."""
     try:
-        future.exception(timeout)
-    except concurrent.futures.CancelledError:
-        return True
-    except (TimeoutError, concurrent.futures.TimeoutError):
-        return bool(future.done())
-    return True
-
-
-def _outcomes_of(part: Part, future: Any) -> Sequence[tuple[bool, Any]]:
-    try:
-        return future.result()[0]  # type: ignore[no-any-return]
-    except concurrent.futures.CancelledError as error:
-        told: BaseException = as_qiskits(error) if isinstance(error, JobRunnerError) else error
+        return join(pub, [one for one, _ in pieces], [value for _, (_, value) in pieces])
     except Exception as error:
-        told = as_qiskits(error) if isinstance(error, JobRunnerError) else error
-    return [(False, told)] * len(part.pieces)
+        return error
 
 
 def _rebuild(job_id: str, metadata: Mapping[str, Any], result: Any) -> ParallelJob:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
@@ -15,6 +17,7 @@ from jobrunner.qiskit.cost import is_known
 from jobrunner.qiskit.running import Template, rebuild
 from jobrunner.qiskit.seeding import part_seed, with_seed
 from jobrunner.role import is_worker
+from jobrunner.serialization import dump_exception
 
 __all__ = ["Outcome", "Source", "make_primitive", "pack_pub", "run_carried", "run_part", "takes_seed"]
 
@@ -84,9 +87,21 @@ def run_part(
 
 
 def run_carried(
-    source: Source, carried: Sequence[tuple[Any, ...]], seed: int | None, options: dict[str, Any]
+    source: Source, carried: Sequence[tuple[Any, ...]], seed: int | None, options: dict[str, Any], run_id: str
 ) -> tuple[list[Outcome], dict[str, Any]]:
-    """In a worker: run a part whose PUBs have come as tuples (see `pack_pub`)."""
+    """In a worker: run a part whose PUBs have come as tuples (see `pack_pub`).
+
+    Args:
+        source: what its primitive is made from.
+        carried: the PUBs.
+        seed: of the part; None: the primitive draws as it does by itself.
+        options: further arguments of the primitive's `run`.
+        run_id: tells the run from others.
+
+    Returns:
+        As `run_part`, but for exceptions, which are bytes that are sure to be rebuilt: one that can't be would take the
+        other PUBs' results along.
+    """
 
     def make(of: int | None) -> Any:
         if source.template is None:
@@ -95,12 +110,38 @@ def run_carried(
         primitive = rebuild(source.template)
         return primitive if of is None else with_seed(primitive, of)
 
-    if not is_worker():  # nor could warnings be held back there, which would hold for all threads
-        return run_part(make, [_unpack_pub(*one) for one in carried], seed, options)
-    with accelerate(min_seconds=0), warnings.catch_warnings():
+    with contextlib.ExitStack() as stack:
+        if is_worker():  # else it would hold for all that runs here
+            stack.enter_context(accelerate(min_seconds=0))
+            stack.enter_context(_warning_once(run_id))
+        outcomes, metadata = run_part(make, [_unpack_pub(*one) for one in carried], seed, options)
+    return [(ok, value if ok else dump_exception(value)) for ok, value in outcomes], metadata
+
+
+#: What this worker has warned of in the latest runs, by their ids.
+_warned: OrderedDict[str, set[tuple[Any, ...]]] = OrderedDict()
+_MOST_RUNS = 8
+
+
+@contextlib.contextmanager
+def _warning_once(run_id: str) -> Iterator[None]:
+    """Within, what this worker has warned of already in the same run is not shown again."""
+    warned = _warned.setdefault(run_id, set())
+    while len(_warned) > _MOST_RUNS:
+        _warned.popitem(last=False)
+    with warnings.catch_warnings():
         # The caller has said so already, once for the whole run.
         warnings.filterwarnings("ignore", message=".*output classical registers", category=UserWarning)
-        return run_part(make, [_unpack_pub(*one) for one in carried], seed, options)
+        show = warnings.showwarning
+
+        def show_once(message: Any, category: Any, filename: str, lineno: int, *rest: Any, **more: Any) -> None:
+            told = category, str(message), filename, lineno
+            if told not in warned:
+                warned.add(told)
+                show(message, category, filename, lineno, *rest, **more)
+
+        warnings.showwarning = show_once
+        yield
 
 
 def pack_pub(pub: Any, circuit: Any) -> tuple[Any, ...]:

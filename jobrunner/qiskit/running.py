@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import os
 import pickle
 import threading
 from collections import OrderedDict
@@ -61,6 +62,9 @@ class _Loading(threading.local):
 _loading = _Loading()
 _kept: OrderedDict[bytes, Any] = OrderedDict()
 _keeping = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # A thread that is not in the fork may have it.
+    os.register_at_fork(after_in_child=lambda: globals().update(_keeping=threading.Lock()))
 
 
 def backend_at(index: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sys
 import warnings
 from typing import NamedTuple
 
@@ -65,8 +66,16 @@ def warn_of_unknown() -> None:
             f"{package} {found} is {than} than what this jobrunner was tried with (from {_text(oldest)} on, "
             f"below {_text(below)}): its jobs may not all run in processes",
             UnknownVersionWarning,
-            stacklevel=4,
+            stacklevel=_callers_level(),
         )
+
+
+def _callers_level() -> int:
+    """The ``stacklevel`` at which `warn_of_unknown` warns of who called jobrunner, be it by a ``with`` block."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("jobrunner.", "contextlib")):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _version(package: str) -> str | None:

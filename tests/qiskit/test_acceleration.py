@@ -241,6 +241,17 @@ def test_unknown_versions_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(acceleration, "_warned", False)
     with pytest.warns(UnknownVersionWarning, match=r"qiskit-aer 9\.1rc1 is newer") as caught, accelerate():
         pass
-    assert len(caught) == 1
+    assert [one.filename for one in caught] == [__file__]
     with accelerate():
         pass
+
+
+@pytest.mark.parametrize("on", [enable, accelerate()(print)], ids=["enable", "decorator"])
+def test_unknown_versions_are_told_of_where_they_are_used(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobrunner.qiskit import UnknownVersionWarning, versions
+
+    monkeypatch.setattr(versions, "_version", {"qiskit": "9.0.0"}.get)
+    monkeypatch.setattr(acceleration, "_warned", False)
+    with pytest.warns(UnknownVersionWarning) as caught:
+        on()
+    assert [one.filename for one in caught] == [__file__]

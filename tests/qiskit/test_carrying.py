@@ -183,12 +183,12 @@ def test_what_is_taken_by_identity_is_not_mistaken_for_what_comes_to_its_place()
 
 def test_a_function_is_not_mistaken_for_what_comes_to_its_place() -> None:
     held: dict[str, Any] = {}
-    values = set()
+    seen = []
     for n in range(50):
         held["function"] = None
         held["function"] = eval(f"lambda: {n}")  # noqa: S307
-        values.add(outline(held).value)
-    assert len(values) == 50
+        seen.append(outline(held))
+    assert len({one.value for one in seen}) == 50
 
 
 def test_a_change_deep_in_a_large_backend_is_seen() -> None:
@@ -222,9 +222,14 @@ def test_a_backend_that_is_gone_is_let_go() -> None:
     assert not carrying._carried.backends
 
 
-def test_a_backend_that_a_function_of_its_own_holds_is_let_go() -> None:
+def _held_by_its_functions() -> Any:
     backend: Any = Counted()
     backend.hooks = [backend.set_options, lambda: backend]
+    return backend
+
+
+def test_a_backend_that_a_function_of_its_own_holds_is_let_go() -> None:
+    backend = _held_by_its_functions()
     gone = weakref.ref(backend)
     seen = outline(backend)
     del backend

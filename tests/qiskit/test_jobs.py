@@ -28,10 +28,13 @@ from jobrunner.qiskit import (
     JobCancelledError,
     JobError,
     JobTimeoutError,
+    ParallelJob,
     PrimitiveJob,
     WorkerDiedError,
     jobs,
 )
+from jobrunner.qiskit.cutting import Cut, Part, Piece
+from jobrunner.qiskit.part_job import PartJob
 from tests.core.gates import arrive_and_stay, meet
 from tests.qiskit.circuits import bell, fail, fail_unpicklably, of_job, status_of_job, whereabouts
 
@@ -221,6 +224,77 @@ def test_an_unsubmitted_job_as_an_argument_is_refused(executor: LocalExecutor) -
     outer = PrimitiveJob(of_job, PrimitiveJob(pow, 2, 3))
     with pytest.raises(QiskitJobError, match="not been submitted"):
         outer.submit(executor)
+
+
+def first_of(jobs: list[Any]) -> Any:
+    """The result of a job in a list."""
+    return jobs[0].result()
+
+
+class _Holding:
+    """An object that holds a job."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+
+    def look(self) -> Any:
+        return self.job.result()
+
+
+def _unfinished(kind: str, go: threading.Event) -> Any:
+    """A job of Qiskit's, or a parallel run, that is final once `go` is set; its result is 4."""
+    if kind == "stock":
+        stock: Any = QiskitPrimitiveJob(lambda: go.wait(60) and 4)
+        stock._submit()
+        return stock
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    future.set_running_or_notify_cancel()
+    job = ParallelJob([None], [Part([Piece(0, Cut())], 1.0)], [PartJob(future, 1)])
+
+    def settle() -> None:
+        go.wait(60)
+        future.set_result(([(True, 4)], {}))
+
+    threading.Thread(target=settle).start()
+    return job
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda job: PrimitiveJob(of_job, job),
+        lambda job: PrimitiveJob(first_of, [job]),
+        lambda job: PrimitiveJob(first_of, jobs=[job]),
+        lambda job: PrimitiveJob(_Holding(job).look),
+    ],
+    ids=["argument", "list", "keyword", "object"],
+)
+@pytest.mark.parametrize("inner", ["stock", "parallel"])
+@pytest.mark.parametrize("shares", [True, False])
+def test_submit_never_waits_for_a_job_that_it_would_have_to_pickle(
+    make: Any, inner: str, shares: bool, executor: LocalExecutor
+) -> None:
+    go = threading.Event()
+    job = _unfinished(inner, go)
+    outer = make(job)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FellBackToThreadWarning)
+        outer.submit(executor if shares else threads)
+    assert not job.in_final_state() if inner == "parallel" else not job._future.done()
+    go.set()
+    result = outer.result()
+    assert (result[0] if inner == "parallel" else result) == 4
+    assert outer.report().backend == "thread"
+
+
+def test_a_job_of_ours_in_an_object_is_not_waited_for(gate: Any, executor: LocalExecutor) -> None:
+    inner = PrimitiveJob(meet, gate.path, 21)
+    inner.submit(executor)
+    outer = PrimitiveJob(_Holding(inner).look)
+    with pytest.warns(FellBackToThreadWarning, match=f"the job {inner.job_id()}, a PrimitiveJob .* is not final yet"):
+        outer.submit(executor)
+    gate.release(1)
+    assert outer.result() == 21
 
 
 def test_gather_and_await_take_them(executor: LocalExecutor) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
+import gc
 import os
 import pickle
+import threading
+import warnings
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +24,7 @@ from qiskit.primitives import (
     StatevectorEstimator,
     StatevectorSampler,
 )
+from qiskit.primitives.containers import DataBin, PrimitiveResult, PubResult
 from qiskit.providers import JobStatus
 from qiskit.providers.basic_provider import BasicSimulator
 
@@ -29,11 +36,13 @@ from jobrunner.qiskit import (
     ParallelSampler,
     PubError,
     SerializationError,
+    WorkerDiedError,
     cutting,
 )
+from jobrunner.qiskit.errors import ExecutorShutdownError
 from jobrunner.qiskit.seeding import part_seed
 from tests.core.gates import Gate, meet
-from tests.qiskit.circuits import Counting, bell, rotations
+from tests.qiskit.circuits import Counting, bell, fail_unpicklably, rotations
 
 VALUES = np.random.default_rng(0).random((4, 5, 3))
 
@@ -171,7 +180,7 @@ def test_a_seed_that_all_parts_would_have_is_refused() -> None:
     with pytest.raises(TypeError, match="how to seed a _Wrapping: pass a factory"):
         ParallelSampler(_Wrapping(3)).run([bell()])
     for wrong in (ParallelSampler(_Noisy(), min_seconds=0), ParallelSampler(_Noisy(), seed=3, min_seconds=0)):
-        with pytest.raises(TypeError, match="a _Noisy has a random generator besides its seed, .*: pass a factory"):
+        with pytest.raises(TypeError, match=r"a _Noisy has a random generator besides its seed, .*: pass a factory"):
             wrong.run([bell()])
     for kind in (_Wrapping, _Noisy):
         good = ParallelSampler(lambda seed, kind=kind: kind(seed), seed=3, min_seconds=0)
@@ -325,6 +334,195 @@ def test_an_error_keeps_its_class() -> None:
     assert job.pub_results()[1].data.evs.shape == ()
 
 
+class _Failing(StatevectorSampler):  # type: ignore[misc,unused-ignore]
+    """Fails at circuits named "bad", in one of several ways."""
+
+    def __init__(self, how: str, gate: str | None = None) -> None:
+        super().__init__(seed=1)
+        self.how = how
+        self.gate = gate
+
+    def _run(self, pubs: Any) -> Any:
+        bad = any(pub.circuit.name == "bad" for pub in pubs)
+        if self.gate is not None and (bad or len(pubs) > 1):
+            meet(self.gate)
+        if bad and self.how == "dies":
+            os._exit(3)
+        if bad and self.how == "raises":
+            fail_unpicklably()
+        result = super()._run(pubs)
+        if bad:
+            result[0].metadata["lock"] = threading.Lock()
+        return result
+
+
+def _bad() -> QuantumCircuit:
+    circuit = bell()
+    circuit.name = "bad"
+    return circuit
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "told", "jobs"),
+    [
+        ("dies", WorkerDiedError, "exit code 3", 4),
+        ("raises", SerializationError, "raised MissingOptionalLibraryError: .*this test", 1),
+        ("returns", SerializationError, "cannot pickle '_thread.lock' object", 4),
+    ],
+)
+def test_a_pub_that_breaks_its_part_is_named_and_the_others_are_kept(
+    how: str, kind: Any, told: str, jobs: int, executor: LocalExecutor
+) -> None:
+    job = ParallelSampler(_Failing(how), executor=executor, min_seconds=0).run([bell(), _bad(), bell()])
+    with pytest.raises(kind, match=f"^PUB 1: .*{told}"):
+        job.result()
+    assert job.status() is JobStatus.ERROR
+    first, failed, last = job.pub_results()
+    assert isinstance(failed, kind)
+    assert isinstance(failed, QiskitError)
+    assert first.data.meas.num_shots == last.data.meas.num_shots == 1024
+    reports = job.reports()
+    assert len(reports) == jobs
+    if jobs > 1:
+        assert [str(report.name).rpartition(", ")[2] for report in reports] == [
+            "PUBs 0 to 2",
+            "PUB 0",
+            "PUB 1",
+            "PUB 2",
+        ]
+
+
+def test_pubs_are_run_again_as_they_were_and_that_can_be_cancelled(gate: Gate, executor: LocalExecutor) -> None:
+    good = bell()
+    job = ParallelSampler(_Failing("dies", gate.path), executor=executor, min_seconds=0).run([good, _bad()])
+    gate.await_arrival()
+    good.name = "bad"
+    gate.release()
+    # The guilty one again, by itself.
+    (pid,) = gate.await_arrival()
+    assert job.status() is JobStatus.RUNNING
+    with job._jobs[0]._lock:
+        first, _ = job._jobs[0]._singles
+    assert first.result()[0][0][0]
+    assert job.cancel()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert job.status() is JobStatus.CANCELLED
+
+
+def test_what_became_of_a_part_counts_where_the_executor_takes_no_more_jobs(gate: Gate) -> None:
+    with LocalExecutor(1, preload=["qiskit.primitives"]) as single:
+        job = ParallelSampler(_Failing("dies", gate.path), executor=single, min_seconds=0).run([bell(), _bad()])
+        gate.await_arrival()
+        single.shutdown(wait=False)
+        gate.release()
+        assert [type(one) for one in job.pub_results()] == [WorkerDiedError] * 2
+    assert job.status() is JobStatus.ERROR
+
+
+def test_a_run_that_nobody_has_any_more_is_let_go() -> None:
+    job = ParallelSampler(StatevectorSampler(), min_seconds=0).run([bell(), bell()])
+    assert len(job.result()) == 2
+    gone = weakref.ref(job._jobs[0])
+    gc.collect()
+    gc.disable()
+    try:
+        del job
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+class _Worded(StatevectorSampler):  # type: ignore[misc,unused-ignore]
+    """Gives texts for circuits with parameters."""
+
+    def _run(self, pubs: Any) -> Any:
+        result = super()._run(pubs)
+        found = [
+            PubResult(DataBin(meas="text")) if pub.circuit.name == "bad" else one
+            for pub, one in zip(pubs, result, strict=True)
+        ]
+        return PrimitiveResult(found)
+
+
+@pytest.mark.usefixtures("cut_finely")
+def test_results_that_cannot_be_put_together_fail_alone() -> None:
+    worded = rotations(measured=True)
+    worded.name = "bad"
+    job = ParallelSampler(_Worded(), min_seconds=0).run([bell(), (worded, VALUES)])
+    with pytest.raises(TypeError, match=r"^PUB 1: TypeError: the results' field 'meas', a str, can't be put together"):
+        job.result()
+    assert job.status() is JobStatus.ERROR
+    good, failed = job.pub_results()
+    assert good.data.meas.num_shots == 1024
+    assert isinstance(failed, TypeError)
+
+
+def test_all_who_ask_at_the_same_time_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = ParallelSampler(StatevectorSampler()).run([bell()])
+    both, gather = threading.Barrier(2), job._gather
+
+    def meeting() -> Any:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.1)
+        return gather()
+
+    monkeypatch.setattr(job, "_gather", meeting)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        one, two = (asked.result() for asked in [threads.submit(job.result) for _ in range(2)])
+    assert one is two
+    assert one[0] is job.pub_results()[0]
+
+
+def test_an_executor_that_was_shut_down_is_one_of_qiskits_errors() -> None:
+    gone = InlineExecutor()
+    gone.shutdown()
+    with pytest.raises(QiskitError) as caught:
+        ParallelSampler(StatevectorSampler(), executor=gone, min_seconds=0).run([bell()])
+    assert isinstance(caught.value, ExecutorShutdownError)
+
+
+class _Warning(StatevectorSampler):  # type: ignore[misc,unused-ignore]
+    """Warns of each circuit by its name."""
+
+    def _run(self, pubs: Any) -> Any:
+        for pub in pubs:
+            warnings.warn(f"of {pub.circuit.name}", UserWarning, stacklevel=1)
+        return super()._run(pubs)
+
+
+@pytest.mark.usefixtures("cut_finely")
+def test_a_worker_warns_of_the_same_once_a_run() -> None:
+    named, failing = bell(), _mid_circuit()
+    named.name, failing.name = "other", "failing"
+    with LocalExecutor(1, preload=["qiskit.primitives"]) as single:
+        sampler = ParallelSampler(_Warning(), executor=single, min_seconds=0)
+        pubs: list[Any] = [named] * 8 + [failing]
+        for _ in range(2):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                job = sampler.run(pubs)
+                assert len(job.pub_results()) == 9
+                # A job's warnings come before its result, in their order.
+                told = [str(one.message).partition(" (job")[0] for one in caught]
+            assert len(job._parts) > 2
+            assert sorted(told) == ["of failing", "of other"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_pub_that_cannot_be_sent_is_named(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if times > 1:  # many parts have the circuit
+        monkeypatch.setattr(cutting, "_LEAST_SECONDS", 1e-3)
+    circuit = rotations(measured=True)
+    circuit.metadata = {"lock": threading.Lock()}
+    told = (
+        r"^.?PUB 1: its circuit can't be sent to a worker: TypeError: cannot pickle '_thread.lock' object\. Leave out"
+    )
+    with pytest.raises(SerializationError, match=told) as caught:
+        ParallelSampler(StatevectorSampler(), min_seconds=0).run([bell(), (circuit, VALUES), bell()])
+    assert isinstance(caught.value, QiskitError)
+
+
 @pytest.mark.parametrize(
     ("pubs", "kind", "told"),
     [
@@ -461,8 +659,6 @@ def test_what_numpy_takes_for_a_seed(seed: Any) -> None:
 
 
 def test_a_thread_pool_as_executor_accelerates_nothing_else(executor: LocalExecutor) -> None:
-    import concurrent.futures
-
     before = executor.stats()["done"]
     for where in (InlineExecutor(), concurrent.futures.ThreadPoolExecutor(1)):
         sampler = ParallelSampler(Counting(seed=1), executor=where, min_seconds=0)

@@ -108,6 +108,7 @@ class _Own(Gate):  # type: ignore[misc,unused-ignore]
     ],
     ids=["own", "unitary", "qft", "evolution", "mcx", "controlled"],
 )
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of Qiskit 1.3's own use of its MCXGate
 def test_the_estimate_is_the_same_once_a_gate_was_decomposed(make: Any) -> None:
     gate = make()
     circuit = QuantumCircuit(gate.num_qubits)

@@ -87,6 +87,46 @@ def test_a_forked_child_starts_afresh(tmp_path: Path) -> None:
     assert _run(_FORK, tmp_path).split() == ["1", "0", "2", "0", "4", "0", "1024"]
 
 
+_FORK_AMID = """
+import os, signal, threading
+from qiskit.primitives import BackendSamplerV2
+from qiskit.providers.basic_provider import BasicSimulator
+from jobrunner.qiskit import acceleration, running
+from jobrunner.qiskit.carrying import carry_object
+
+begun, go = threading.Event(), threading.Event()
+
+class Slow(BasicSimulator):
+    def __reduce__(self):
+        begun.set()
+        go.wait()
+        return BasicSimulator, ()
+
+def amid():
+    with acceleration._lock, running._keeping:
+        carry_object(BackendSamplerV2(backend=Slow()))
+
+thread = threading.Thread(target=amid)
+thread.start()
+begun.wait()
+pid = os.fork()
+if not pid:
+    signal.alarm(60)
+    with acceleration.accelerate():
+        template, _ = carry_object(BackendSamplerV2(backend=BasicSimulator()))
+        running.rebuild(running.Template(template.data, (BasicSimulator(),), template.key))
+    os._exit(7)
+go.set()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_forked_while_a_backend_is_serialised_does_not_wait_for_that(tmp_path: Path) -> None:
+    assert _run(_FORK_AMID, tmp_path).split() == ["7"]
+
+
 _AER_FIRST = """
 from qiskit import QuantumCircuit
 from qiskit_aer.primitives import SamplerV2, EstimatorV2
