@@ -34,7 +34,7 @@ def environment() -> dict[str, str]:
     """That of a cluster's processes, which find the tests' modules."""
     # A node is not a lane of the caller's, and its threads are its own.
     own = {name: value for name, value in os.environ.items() if not name.startswith("JOBRUNNER_")}
-    return {**own, "PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "ignore"}
+    return {**own, "PYTHONPATH": str(_ROOT)}
 
 
 class DaskCluster:
@@ -216,16 +216,11 @@ def _end_tree(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def open_cluster(engine: str) -> DaskCluster | RayCluster:
-    """A cluster of two nodes."""
-    pytest.importorskip("distributed" if engine == "dask" else "ray")
-    return DaskCluster() if engine == "dask" else RayCluster()
-
-
 @contextlib.contextmanager
-def cluster_of(engine: str) -> Iterator[DaskCluster | RayCluster]:
-    """A cluster for a ``with`` block."""
-    cluster = open_cluster(engine)
+def cluster_of(engine: str, **options: Any) -> Iterator[DaskCluster | RayCluster]:
+    """A cluster of two nodes for a ``with`` block."""
+    pytest.importorskip("distributed" if engine == "dask" else "ray")
+    cluster = DaskCluster(**options) if engine == "dask" else RayCluster()
     try:
         yield cluster
     finally:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from distributed import Future, Worker, WorkerPlugin, get_worker
+from distributed import Worker, WorkerPlugin, get_worker
 from distributed.protocol import to_serialize
+from distributed.utils_comm import gather_from_workers
 
 from jobrunner.cluster.link import NodeConfig
 from jobrunner.cluster.node import Node, describe_node
@@ -153,10 +154,13 @@ class NodePlugin(WorkerPlugin):
         """An operation with what stands for scattered data replaced by them."""
         if operation[0] != "share" or not isinstance(operation[2], str):
             return operation
-        # The worker's own client: data come from whichever worker has them.
-        client = self._worker._get_client()
-        data = await client.gather(Future(operation[2], client=client), asynchronous=True)
-        return (*operation[:2], data)
+        key, worker = operation[2], self._worker
+        if key in worker.data:
+            return (*operation[:2], worker.data[key])
+        # From whichever worker has them.
+        places = await worker.scheduler.who_has(keys=[key])
+        found = await gather_from_workers(places, rpc=worker.rpc, who=worker.address)
+        return (*operation[:2], found[0][key])
 
     def _carry_out(self, operations: Sequence[tuple[Any, ...]]) -> None:
         if self._node is None:

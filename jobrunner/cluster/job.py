@@ -68,6 +68,7 @@ class ClusterJob:
         "seq",
         "serialize_s",
         "shared",
+        "spoke",
         "state",
         "stuck",
         "submitted",
@@ -105,6 +106,8 @@ class ClusterJob:
         self.attempts = 0
         self.seen_running = False
         self.asked_back = False
+        #: whether something of it is being written, or passed on
+        self.spoke = False
         self.cancelling = False
         #: its processes can't be ended: a cancel waits no longer
         self.stuck = False

@@ -299,6 +299,10 @@ class Keeper:
         except Exception as error:
             _log.critical("the keeper of a cluster's jobs has failed: they are lost", exc_info=True)
             self._lose(f"jobrunner's keeper has failed ({type(error).__name__}: {error}); see the log")
+        services().writer.drain()
+        told = threading.Event()
+        run_callback(told.set)
+        told.wait()
         try:
             self._link.close()
         except Exception:
@@ -377,7 +381,12 @@ class Keeper:
         self._unfinished.discard(job)
         self.counts["cancelled" if settlement is CANCELLED else "done" if settlement.ok else "failed"] += 1
         future = job.future
-        if future is not None:
+        if future is None:
+            return
+        if job.spoke and settlement is not CANCELLED:
+            # After what it printed is written, and what it logged is passed on: callbacks are begun in order.
+            services().writer.put(lambda: run_callback(lambda: future.settle(settlement)))
+        else:
             future.settle(settlement)
 
     def _cancel(self, job: ClusterJob) -> None:
@@ -656,6 +665,8 @@ class Keeper:
             if kind == "printed":
                 stream, data = facts
                 services().writer.print(stream, bytes(data), node)
+                for one in node.jobs.values():
+                    one.spoke = True  # any of them may have
                 continue
             order = facts[0]
             job = node.jobs.get(order)
@@ -668,6 +679,7 @@ class Keeper:
                 job.seen_running = True
             elif kind == "note":
                 _, body, pid = facts
+                job.spoke = True
                 self._pass_on(bytes(body), job.job_id, pid)
             elif kind == "cancelled":
                 if facts[1]:

@@ -59,7 +59,7 @@ class _Connections:
                 self._ours, self._users = True, 0
             elif address not in (None, "auto", "local"):
                 here = ray.get_runtime_context().gcs_address
-                if address != here:
+                if not _is_same(address, here):
                     raise JobRunnerError(
                         f"this process is connected with the Ray cluster at {here}, and can't be with {address} at the "
                         "same time: call ray.shutdown() first"
@@ -75,6 +75,16 @@ class _Connections:
             if self._ours and not self._users:
                 self._ours = False
                 ray.shutdown()
+
+
+def _is_same(address: str, here: str) -> bool:
+    """Whether an address is of the cluster that Ray knows as `here`, perhaps by another name."""
+    host, _, port = address.rpartition(":")
+    own, _, own_port = here.rpartition(":")
+    try:
+        return port == own_port and (host in (own, "localhost", "127.0.0.1") or socket.gethostbyname(host) == own)
+    except OSError:
+        return False
 
 
 _connections = _Connections()

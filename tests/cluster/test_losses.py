@@ -24,24 +24,11 @@ Cluster = DaskCluster | RayCluster
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
-@pytest.fixture(params=["dask", "ray"])
-def engine(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
 @pytest.fixture
 def cluster(engine: str) -> Iterator[Cluster]:
     """A cluster that a test may break."""
     with cluster_of(engine) as made:
         yield made
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    made = Gate(tmp_path / "gate")
-    yield made
-    made.close()
 
 
 def work(starts: str, number: int, seconds: float) -> int:

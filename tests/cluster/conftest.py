@@ -1,0 +1,41 @@
+"""Clusters that the tests of a file share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobrunner.cluster.executor import ClusterExecutor
+from tests.clusters import DaskCluster, RayCluster, cluster_of, connect
+from tests.core.gates import Gate
+
+
+@pytest.fixture(scope="session", params=["dask", "ray"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine under test."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def lasting(engine: str) -> Iterator[DaskCluster | RayCluster]:
+    """A cluster that tests share, and leave as it was."""
+    with cluster_of(engine) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def executor(engine: str, lasting: DaskCluster | RayCluster) -> Iterator[ClusterExecutor]:
+    """An executor on it."""
+    with connect(engine, lasting.address) as made:
+        yield made
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A place where jobs and the test meet."""
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.close()

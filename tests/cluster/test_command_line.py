@@ -1,0 +1,57 @@
+"""``jobrunner run --engine`` and ``jobrunner doctor --engine``: a batch on a real cluster, from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.clusters import DaskCluster, RayCluster, environment, free_port
+
+
+def _command(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobrunner", *arguments],
+        cwd=directory,
+        env={**environment(), "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2])])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_a_batch_runs_on_the_cluster_with_a_module_that_only_the_caller_has(
+    engine: str, lasting: DaskCluster | RayCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "simulation.py").write_text("def square(x):\n    return x * x\n")
+    where = ("--engine", engine, "--address", lasting.address)
+    ran = _command(tmp_path, "run", "simulation:square", "-p", "x=1:20", *where, "--json")
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert (found["done"], found["failed"]) == (20, 0)
+    again = _command(tmp_path, "run", "simulation:square", "-p", "x=1:25", *where, "--json")
+    assert again.returncode == 0, again.stderr
+    found = json.loads(again.stdout)
+    assert (found["done"], found["skipped"]) == (25, 20)
+
+
+def test_doctor_shows_the_cluster(engine: str, lasting: DaskCluster | RayCluster, tmp_path: Path) -> None:
+    ran = _command(tmp_path, "doctor", "--json", "--engine", engine, "--address", lasting.address)
+    assert ran.returncode == 0, ran.stderr
+    cluster = json.loads(ran.stdout)["cluster"]
+    assert len(cluster["nodes"]) == 2
+    assert all(node["cores"] == 1 and node["differs"] == [] for node in cluster["nodes"].values())
+    shown = _command(tmp_path, "doctor", "--engine", engine, "--address", lasting.address)
+    assert "cluster at" in shown.stdout
+
+
+def test_no_cluster_is_told_in_one_line_with_exit_code_3(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "simulation.py").write_text("def square(x):\n    return x * x\n")
+    where = ("--engine", engine, "--address", f"127.0.0.1:{free_port()}")
+    for command in (("run", "simulation:square", "-p", "x=1:3"), ("doctor",)):
+        ran = _command(tmp_path, *command, *where)
+        assert ran.returncode == 3, ran.stderr
+        assert "answers at" in ran.stderr
+        assert "Traceback" not in ran.stderr
