@@ -56,7 +56,7 @@ _LONG_S = 0.05
 _LEAST_S = 1e-4
 _MOST_SENT = 512
 #: How long a lease without jobs is kept.
-_LINGER_S = 2.0
+_LINGER_S = 0.5
 #: A job that has waited for so long at a node is taken back when another lease has nothing to do.
 _TAKE_BACK_S = 0.25
 #: So many leases in a row that fail before any job ran mean that there is no getting one.
