@@ -12,7 +12,7 @@ import pytest
 
 from tests.documents import ROOT, blocks, pattern, shell_variables
 
-OVERNIGHT, BENCHMARKING, QISKIT = "overnight.md", "benchmarking.md", "qiskit.md"
+OVERNIGHT, BENCHMARKING, QISKIT, CLUSTER = "overnight.md", "benchmarking.md", "qiskit.md", "cluster.md"
 
 
 def _page(name: str) -> str:
@@ -86,6 +86,11 @@ def test_the_guide_to_benchmark_runs_says_what_is_true(tmp_path: Path, environme
 def test_the_guide_to_qiskit_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
     pytest.importorskip("qiskit")
     _run_page(QISKIT, tmp_path / "reader", environment)
+
+
+def test_the_guide_to_clusters_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
+    pytest.importorskip("distributed")
+    _run_page(CLUSTER, tmp_path / "reader", environment)
 
 
 def test_the_guide_to_overnight_batches_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -36,6 +36,8 @@ def pack_uploads(paths: Sequence[Path]) -> list[tuple[str, bool, bytes]]:
 
 
 def _pack(path: Path) -> tuple[str, bool, bytes]:
+    if not path.exists():
+        raise FileNotFoundError(f"upload: there is no {path}")
     if path.is_dir():
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -48,8 +50,6 @@ def _pack(path: Path) -> tuple[str, bool, bytes]:
             raise ValueError(f"upload: {path} is no zip archive")
         return path.name, True, content
     if path.suffix != ".py":
-        if not path.exists():
-            raise FileNotFoundError(f"upload: there is no {path}")
         raise ValueError(f"upload takes Python files, packages' directories, .zip and .whl, not {path}")
     return path.name, False, path.read_bytes()
 
