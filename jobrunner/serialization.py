@@ -510,7 +510,9 @@ def dump_exception(error: BaseException) -> bytes:
     """
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
-        data: bytes = cloudpickle.dumps((error, text), protocol=PROTOCOL)
+        with io.BytesIO() as file:
+            CallPickler(file, protocol=PROTOCOL).dump((error, text))
+            data = file.getvalue()
         rebuilt = pickle.loads(data)[0]  # noqa: S301 (bytes made in the line above)
         if isinstance(rebuilt, type(error)) or type(rebuilt).__qualname__ == type(error).__qualname__:
             return data
