@@ -101,6 +101,10 @@ class DaskCluster:
         """End the process of a node by SIGKILL; those of its jobs have to go by themselves."""
         os.kill(description["pid"], signal.SIGKILL)
 
+    def is_head(self, description: Mapping[str, Any]) -> bool:
+        """Whether a node is one without which there is no cluster."""
+        return False
+
     def kill_head(self) -> None:
         """End the scheduler by SIGKILL."""
         self.scheduler.kill()
@@ -176,6 +180,10 @@ class RayCluster:
         for one in [raylet, *raylet.children()]:
             with contextlib.suppress(psutil.Error):
                 one.kill()
+
+    def is_head(self, description: Mapping[str, Any]) -> bool:
+        """Whether a node is the one without which there is no cluster."""
+        return self.head.pid in [one.pid for one in psutil.Process(description["pid"]).parents()]
 
     def kill_head(self) -> None:
         """End the head, and the node beside it, by SIGKILL."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from jobrunner.errors import JobRunnerError
 
-__all__ = ["check_reachable", "unreachable"]
+__all__ = ["check_reachable", "in_time", "unreachable"]
+
+T = TypeVar("T")
 
 
 def check_reachable(address: str, what: str, remedy: str, timeout: float) -> None:
@@ -37,3 +42,28 @@ def unreachable(address: str, what: str, remedy: str, error: BaseException) -> J
     return JobRunnerError(
         f"no {what} answers at {address} ({told}). Check that it runs ({remedy}), and that this machine may reach it."
     )
+
+
+def in_time(call: Callable[[], T], seconds: float) -> T:
+    """What a call returns or raises, on a thread of its own, which is left behind where it takes longer.
+
+    Raises:
+        TimeoutError: it does.
+    """
+    returned: list[T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            returned.append(call())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="jobrunner-connect", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    if raised:
+        raise raised[0]
+    return returned[0]

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
-from jobrunner.cluster.connect import check_reachable, unreachable
+from jobrunner.cluster.connect import check_reachable, in_time, unreachable
 from jobrunner.cluster.executor import ClusterExecutor
 from jobrunner.cluster.link import NodeConfig, Told
 from jobrunner.cluster.versions import check_nodes, differences, misfit
@@ -21,6 +21,8 @@ _log = logging.getLogger("jobrunner")
 
 #: Connecting gives up after so many seconds.
 _CONNECT_S = 8.0
+#: So does scattering data to a worker.
+_SCATTER_S = 30.0
 
 _START = "`dask scheduler` starts one and prints its address"
 
@@ -53,11 +55,13 @@ class _DaskLink:
         security = getattr(where, "security", None)
         options: dict[str, Any] = {} if security is None else {"security": security}
         target = where if hasattr(where, "scheduler_address") and not _is_client(where) else self.address
+        name = f"jobrunner-{self._session[:8]}"
         try:
-            self._client: Any = Client(
-                target, timeout=_CONNECT_S, set_as_default=False, name=f"jobrunner-{self._session[:8]}", **options
+            self._client: Any = in_time(
+                lambda: Client(target, timeout=_CONNECT_S, set_as_default=False, name=name, **options),
+                _CONNECT_S + 1,
             )
-        except (OSError, TimeoutError, asyncio.TimeoutError) as error:
+        except (OSError, TimeoutError, asyncio.TimeoutError, ValueError) as error:
             raise unreachable(self.address, "Dask scheduler", _START, error) from error
         self._loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
 
@@ -92,8 +96,8 @@ class _DaskLink:
         self._run(self._release_lease(lease))
 
     def put(self, parts: Sequence[memoryview]) -> Any:
-        future = self._client.scatter([[bytes(part) for part in parts]], hash=False)[0]
-        return _Scattered(future)
+        # Scattered with the first post that needs it: that may take its time.
+        return _Scattered([bytes(part) for part in parts])
 
     def drop(self, data: Any) -> None:
         data.release()
@@ -147,18 +151,40 @@ class _DaskLink:
     async def _post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
         from jobrunner.cluster.dask_node import encode
 
-        named = [(*one[:2], one[2].key) if isinstance(one[-1], _Scattered) else one for one in operations]
         error = None
         try:
+            named = [await self._named(one, node) for one in operations]
             answer = await self._call(node, "jobrunner_post", operations=encode(named))
+            if isinstance(answer, (list, tuple)):
+                # Scattered data that are gone with the worker that had them.
+                lost = set(answer)
+                named = [await self._named(one, node, lost) for one in operations]
+                answer = await self._call(node, "jobrunner_post", operations=encode(named))
             if answer != "carried out":
-                error = "it has ended its lanes"
+                error = "it has ended its lanes" if answer == "gone" else "data can't be had there"
         except _NodeGoneError as gone:
             error = str(gone)
         except Exception as failure:
             self._lose(failure)
             return
         self._told.posted(node, error)
+
+    async def _named(self, operation: tuple[Any, ...], node: str, lost: Collection[str] = ()) -> tuple[Any, ...]:
+        """An operation with the key of scattered data in their place; scattered to `node` if they are nowhere.
+
+        Raises:
+            _NodeGoneError: they can't be.
+        """
+        data = operation[-1]
+        if not isinstance(data, _Scattered):
+            return operation
+        if not data.futures or data.futures[-1].key in lost:
+            scattering = self._client.scatter([data.parts], workers=[node], hash=False, asynchronous=True)
+            try:
+                data.futures += await asyncio.wait_for(scattering, _SCATTER_S)
+            except Exception as error:
+                raise _NodeGoneError(f"data can't be sent there: {type(error).__name__}: {error}") from error
+        return (*operation[:2], data.futures[-1].key)
 
     async def _collect(self, node: str) -> None:
         """Pass on what happens at a node, until that is gone."""
@@ -245,9 +271,8 @@ class _DaskLink:
     def _ended_callback(self, lease: int) -> Callable[[Any], None]:
         def ended(future: Any) -> None:
             if lease in self._leases and not self._closing:
-                why = "it was cancelled"
-                if future.status == "error":
-                    why = str(future._state.exception)
+                # Else it was cancelled, as where the scheduler begins anew.
+                why = str(future._state.exception) if future.status == "error" else None
                 self._told.lease_failed(lease, why)
 
         return ended
@@ -259,14 +284,15 @@ class _DaskLink:
 
 
 class _Scattered:
-    """Data that were scattered: their key goes to the nodes, the future keeps them."""
+    """Data that are scattered when they are first needed; the futures keep them in the cluster."""
 
-    def __init__(self, future: Any) -> None:
-        self._future = future
-        self.key: str = future.key
+    def __init__(self, parts: list[bytes]) -> None:
+        self.parts = parts
+        self.futures: list[Any] = []
 
     def release(self) -> None:
-        self._future.release()
+        for future in self.futures:
+            future.release()
 
 
 class _NodeGoneError(Exception):
@@ -381,6 +407,7 @@ class DaskExecutor(ClusterExecutor):
         self, client_or_address: Any = None, *, resources: Mapping[str, float] | None = None, **options: Any
     ) -> None:
         config = self._configure(options)
+        self._check_resources(resources)
         _import_distributed()
         where = _default_place() if client_or_address is None else client_or_address
         self._begin(_DaskLink(where, config, resources))

@@ -144,14 +144,29 @@ class NodePlugin(WorkerPlugin):
             with self._lock:
                 self._leases.pop(key, None)
 
-    async def post(self, operations: Sequence[tuple[Any, ...]]) -> None:
-        """Carry out what the caller wants."""
+    async def post(self, operations: Sequence[tuple[Any, ...]]) -> list[str]:
+        """Carry out what the caller wants.
+
+        Returns:
+            The keys of scattered data that can't be had; then nothing was carried out.
+        """
         async with self._posting:
-            ready = [await self._fetched(one) for one in operations]
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._carry_out, ready)
+            ready, missing = [], []
+            for operation in operations:
+                try:
+                    ready.append(await self._fetched(operation))
+                except (KeyError, OSError):
+                    missing.append(operation[2])
+            if not missing:
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._carry_out, ready)
+            return missing
 
     async def _fetched(self, operation: tuple[Any, ...]) -> tuple[Any, ...]:
-        """An operation with what stands for scattered data replaced by them."""
+        """An operation with what stands for scattered data replaced by them.
+
+        Raises:
+            KeyError, OSError: they are gone.
+        """
         if operation[0] != "share" or not isinstance(operation[2], str):
             return operation
         key, worker = operation[2], self._worker
@@ -186,8 +201,7 @@ async def _post(session: str, address: str, operations: Any) -> Any:
     plugin = _plugin(session, address)
     if plugin is None:
         return "gone"
-    await plugin.post(decode(operations))
-    return "carried out"
+    return await plugin.post(decode(operations)) or "carried out"
 
 
 async def _collect(session: str, address: str) -> Any:

@@ -6,11 +6,21 @@ import importlib.util
 import re
 
 from jobrunner.cluster.job import ClusterJob
-from jobrunner.errors import ClusterLostError, SerializationError, WorkerDiedError
+from jobrunner.errors import ClusterLostError, JobError, SerializationError, WorkerDiedError
+from jobrunner.memory import format_bytes
 
-__all__ = ["evicted", "lost_cluster", "lost_node", "names_missing_module", "remedy_for_missing_module"]
+__all__ = ["evicted", "lost_cluster", "lost_node", "names_missing_module", "remedy_for_missing_module", "too_large"]
 
 _MISSING = re.compile(r"No module named '([^']+)'")
+
+
+def too_large(job: ClusterJob, most: int) -> JobError:
+    """The error of a job that no node has the memory for."""
+    return JobError(
+        f"job {job.job_id} ({job.name}) can't be run: its memory_limit of {format_bytes(job.options.memory_bytes)} is "
+        f"more than the {format_bytes(most)} of the largest node",
+        job_id=job.job_id,
+    )
 
 
 def lost_node(job: ClusterJob, node: str, why: str) -> WorkerDiedError:

@@ -125,8 +125,28 @@ class ClusterExecutor(JobExecutor):
         paths = [upload] if isinstance(upload, (str, os.PathLike)) else list(upload)
         return NodeConfig(told, pack_uploads([Path(path) for path in paths]))
 
+    def _check_resources(self, resources: Any) -> None:
+        """Refuse what are no resources.
+
+        Raises:
+            TypeError, ValueError: they are none.
+        """
+        if resources is None:
+            return
+        if not isinstance(resources, Mapping):
+            raise TypeError(f"resources must map names to numbers, not {resources!r}")
+        for name, amount in resources.items():
+            number = isinstance(amount, (int, float)) and not isinstance(amount, bool)
+            if not isinstance(name, str) or not number or not amount > 0:
+                raise ValueError(f"resources must map names to numbers above 0, not {name!r} to {amount!r}")
+
     def _begin(self, link: Link) -> None:
         self._holder = _KeeperHolder(Keeper(link, self._pool.max_workers, self._pool.max_pending))
+        try:
+            self._check_possible()
+        except ValueError:
+            self.shutdown()
+            raise
 
     @property
     def backend(self) -> Backend:
@@ -256,7 +276,9 @@ class ClusterExecutor(JobExecutor):
             ahead.append(self.submit(fn, *item))
             if len(ahead) >= (buffersize or _MAP_AHEAD):
                 break
-        return self._results(fn, items, ahead, deadline, return_exceptions)
+        results = self._results(fn, items, ahead, deadline, return_exceptions)
+        next(results)  # begun, so that closing it cancels
+        return results
 
     def _results(
         self,
@@ -267,6 +289,7 @@ class ClusterExecutor(JobExecutor):
         return_exceptions: bool,
     ) -> Iterator[Any]:
         try:
+            yield None
             while ahead:
                 future = ahead.popleft()
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -44,6 +44,7 @@ class ClusterJob:
     """
 
     __slots__ = (
+        "admitted",
         "argument_bytes",
         "asked_back",
         "attempts",
@@ -104,6 +105,8 @@ class ClusterJob:
         self.order = 0
         self.sent = 0.0
         self.attempts = 0
+        #: whether it was taken before it could be handed in
+        self.admitted = False
         self.seen_running = False
         self.asked_back = False
         #: whether something of it is being written, or passed on

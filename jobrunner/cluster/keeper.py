@@ -25,7 +25,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jobrunner.cluster.errors import evicted, lost_cluster, lost_node, names_missing_module, remedy_for_missing_module
+from jobrunner.cluster.errors import (
+    evicted,
+    lost_cluster,
+    lost_node,
+    names_missing_module,
+    remedy_for_missing_module,
+    too_large,
+)
 from jobrunner.cluster.job import ClusterJob, State
 from jobrunner.cluster.link import Link
 from jobrunner.errors import (
@@ -181,6 +188,7 @@ class Keeper:
     def hold(self, job: ClusterJob) -> None:
         """Take a job that waits for others; `submit` or `fail` follows."""
         self.check_open()
+        job.admitted = True
         self._do(self._hold, job)
 
     def submit(self, job: ClusterJob, body: bytes) -> None:
@@ -191,15 +199,19 @@ class Keeper:
         """
         job.body = body
         if self._max_pending is not None:
-            self._await_room(self._max_pending)
+            self._await_room(self._max_pending, job.admitted)
         self._do(self._enqueue, job)
 
     def fail(self, job: ClusterJob, error: JobRunnerError) -> None:
         """Let a job that could not be handed in fail."""
         self._do(self._fail, job, error)
 
-    def _await_room(self, limit: int) -> None:
+    def _await_room(self, limit: int, admitted: bool) -> None:
         with self._room:
+            if admitted:
+                # Taken before: it has waited for other jobs.
+                self._waiting += 1
+                return
             if self._waiting >= limit and (in_event_loop() or on_callback_thread()):
                 raise JobError(
                     f"the queue is full ({limit} jobs wait: max_pending), and submit can't wait in an event loop or a "
@@ -281,7 +293,7 @@ class Keeper:
     def leased(self, lease: int, node: str) -> None:
         self._do(self._leased, lease, node)
 
-    def lease_failed(self, lease: int, why: str) -> None:
+    def lease_failed(self, lease: int, why: str | None) -> None:
         self._do(self._lease_failed, lease, why)
 
     def lost(self, why: str) -> None:
@@ -438,16 +450,25 @@ class Keeper:
             leases.sort(key=lambda lease: len(lease.jobs))
             # Not all to the first of them.
             fair = -(-(len(self._queues[threads]) + sum(len(lease.jobs) for lease in leases)) // len(leases))
+            waiting = self._queues[threads]
             for lease in leases:
+                passed: list[tuple[float, int, ClusterJob]] = []
                 while (job := self._head(threads)) is not None and len(lease.jobs) < min(self._depth(job.name), fair):
-                    if not self._fits(job, lease.node):
-                        break
-                    heapq.heappop(self._queues[threads])
-                    self._send(job, lease)
+                    entry = heapq.heappop(waiting)
+                    if self._fits(job, lease.node):
+                        self._send(job, lease)
+                    elif any(self._fits(job, node) for node in self._nodes.values()):
+                        passed.append(entry)  # for another node
+                    else:
+                        self._fail(job, too_large(job, max(node.memory for node in self._nodes.values())))
+                for entry in passed:
+                    heapq.heappush(waiting, entry)
 
     def _depth(self, name: str) -> int:
         """How many jobs of a name a lease may have at a time."""
         length = self._lengths.get(name)
+        if self._max_workers is not None and any(node.cores > 1 for node in self._nodes.values()):
+            return 1  # a node has the jobs of a lease run side by side
         if length is None or length >= _LONG_S:
             return 1
         return min(_MOST_SENT, 1 + int(_LONG_S / max(length, _LEAST_S)))
@@ -532,7 +553,8 @@ class Keeper:
             if most is None:
                 cores = sum(node.cores for node in self._nodes.values())
                 most = cores // threads + self._link.most_waiting
-            for _ in range(min(most, jobs) - len(leases)):
+            others = 0 if self._max_workers is None else len(self._leases) - len(leases)
+            for _ in range(min(most - others, jobs) - len(leases)):
                 lease = _Lease(next(self._lease_numbers), threads)
                 self._leases[lease.number] = lease
                 self._link.ask_lease(lease.number, threads)
@@ -580,7 +602,7 @@ class Keeper:
         lease.idle_since = time.monotonic()
         self._failed_leases = 0
 
-    def _lease_failed(self, number: int, why: str) -> None:
+    def _lease_failed(self, number: int, why: str | None) -> None:
         lease = self._leases.pop(number, None)
         if lease is None:
             return
@@ -588,6 +610,8 @@ class Keeper:
         _log.info("lease %s has failed: %s", number, why)
         if lease.jobs:
             return  # they go on at their node, or are lost with it
+        if why is None:
+            return  # the cluster begins anew: another is asked for
         self._failed_leases += 1
         if self._failed_leases >= _MOST_FAILED and self._queues.get(lease.threads):
             self._failed_leases = 0
@@ -617,6 +641,12 @@ class Keeper:
             if lease.node is node:
                 self._drop_lease(lease)
         unsent = {one[1] for one in node.outbox if one[0] == "job"}
+        now = time.monotonic()
+        if sum(job.seen_running for job in node.jobs.values()) >= node.cores:
+            # All its lanes were busy: what was not seen to run after that time had waited behind those.
+            unsent |= {
+                order for order, job in node.jobs.items() if not job.seen_running and now - job.sent > _TAKE_BACK_S
+            }
         for order, job in list(node.jobs.items()):
             node.jobs.pop(order)
             if order in unsent:
@@ -651,6 +681,10 @@ class Keeper:
         self._finish(job, Settlement(data=data, error=error))
 
     def _rerun(self, job: ClusterJob, why: str) -> None:
+        if job.cancelling:
+            # It was asked for when this was on its way.
+            self._finish(job, CANCELLED)
+            return
         job.reruns.append(f"attempt {job.attempts}: {why}")
         _log.info("job %s is run again: %s", job.job_id, why)
         self._requeue(job)

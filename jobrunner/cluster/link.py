@@ -39,8 +39,8 @@ class Told(Protocol):
     def leased(self, lease: int, node: str) -> None:
         """A lease has got its place; again where it gets another."""
 
-    def lease_failed(self, lease: int, why: str) -> None:
-        """A lease will not get a place, or has lost it for good."""
+    def lease_failed(self, lease: int, why: str | None) -> None:
+        """A lease will not get a place, or has lost it for good; None: no fault of its own."""
 
     def lost(self, why: str) -> None:
         """The whole cluster can't be reached any more."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jobrunner.cluster.connect import check_reachable, unreachable
+from jobrunner.cluster.connect import check_reachable, in_time, unreachable
 from jobrunner.cluster.executor import ClusterExecutor
 from jobrunner.cluster.link import NodeConfig, Told
 from jobrunner.cluster.versions import check_nodes, differences, misfit
@@ -38,6 +38,7 @@ class _Connections:
         self._lock = threading.Lock()
         self._users = 0
         self._ours = False
+        self._pid = os.getpid()
 
     def begin(self, address: str | None) -> None:
         """Connect with a cluster, unless this process is connected.
@@ -47,13 +48,23 @@ class _Connections:
         """
         import ray
 
+        if self._pid != os.getpid() and ray.is_initialized():
+            raise JobRunnerError(
+                "Ray does not survive a fork: connect with it in a process that was not forked from one"
+            )
         with self._lock:
             if not ray.is_initialized():
                 where = address or os.environ.get("RAY_ADDRESS") or "auto"
                 if where not in ("auto", "local") and "://" not in where:
                     check_reachable(f"tcp://{where}", "Ray cluster", _START, _CONNECT_S / 2)
                 try:
-                    ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+                    in_time(
+                        lambda: ray.init(
+                            address=where, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False
+                        ),
+                        # To start one takes longer than to find one.
+                        60 if where == "local" else _CONNECT_S + 1,
+                    )
                 except Exception as error:
                     raise unreachable(where, "Ray cluster", _START, error) from error
                 self._ours, self._users = True, 0
@@ -431,5 +442,6 @@ class RayExecutor(ClusterExecutor):
         if address is not None and not isinstance(address, str):
             raise TypeError(f"address must be text, such as '10.0.0.1:6379' or 'auto', not {address!r}")
         config = self._configure(options)
+        self._check_resources(resources)
         _import_ray()
         self._begin(_RayLink(address, config, resources))

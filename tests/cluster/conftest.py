@@ -1,4 +1,4 @@
-"""Clusters that the tests of a file share."""
+"""Clusters that the tests of a file share; of that file alone, since a process is connected with one Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tests.clusters import DaskCluster, RayCluster, cluster_of, connect
 from tests.core.gates import Gate
 
 
-@pytest.fixture(scope="session", params=["dask", "ray"])
+@pytest.fixture(scope="module", params=["dask", "ray"])
 def engine(request: pytest.FixtureRequest) -> str:
     """The engine under test."""
     name: str = request.param
     return name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lasting(engine: str) -> Iterator[DaskCluster | RayCluster]:
     """A cluster that tests share, and leave as it was."""
     with cluster_of(engine) as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def executor(engine: str, lasting: DaskCluster | RayCluster) -> Iterator[ClusterExecutor]:
     """An executor on it."""
     with connect(engine, lasting.address) as made:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import platform
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,16 @@ def test_what_is_uploaded_is_files_packages_and_archives_of_a_bearable_size(
     monkeypatch.setattr("jobrunner.cluster.uploads._MOST_BYTES", 3)
     with pytest.raises(ValueError, match="is more than the"):
         pack_uploads([tmp_path / "module.py"])
+
+
+@pytest.mark.parametrize("make", [DaskExecutor, RayExecutor])
+def test_a_port_that_is_silent_is_no_cluster(make: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(JobRunnerError, match="answers at"):
+        make(f"127.0.0.1:{silent.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(("resources", "error"), [(5, TypeError), ({"GPU": "x"}, ValueError), ({"GPU": 0}, ValueError)])
+def test_resources_are_names_and_numbers(resources: Any, error: Any) -> None:
+    for make in (DaskExecutor, RayExecutor):
+        with pytest.raises(error, match="resources must map names to numbers"):
+            make("127.0.0.1:1", resources=resources)

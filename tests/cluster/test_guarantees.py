@@ -30,7 +30,7 @@ from jobrunner import (
 )
 from jobrunner.cluster.executor import ClusterExecutor
 from tests.clusters import DaskCluster, RayCluster, cluster_of, connect
-from tests.core.gates import Gate, append_line, arrive, arrive_and_stay, lines
+from tests.core.gates import Gate, append_line, arrive, arrive_and_stay, lines, meet
 from tests.core.process_table import await_none, is_alive
 
 
@@ -217,9 +217,48 @@ def test_a_module_that_nodes_lack_is_named_with_the_remedy_which_helps(
         assert sent_along.submit(triple, 2).result(timeout=60) == 6
 
 
-def test_a_queue_has_a_bound_if_that_is_asked_for(engine: str, lasting: DaskCluster | RayCluster, gate: Gate) -> None:
+def test_a_queue_has_a_bound_that_jobs_which_waited_for_others_pass(
+    engine: str, lasting: DaskCluster | RayCluster, gate: Gate
+) -> None:
     with connect(engine, lasting.address, max_pending=2, spare_workers=0) as bounded:
         assert [bounded.submit(pow, 2, number) for number in range(50)][-1].result(timeout=60) == 2**49
+        held = [bounded.submit(meet, gate.path) for _ in range(2)]
+        gate.await_arrival(2)
+        with LocalExecutor(max_workers=1, spare_workers=0) as local:
+            inner = PrimitiveJob(meet, gate.path, 5)
+            inner.submit(local)
+            gate.await_arrival()
+            outer = PrimitiveJob(PrimitiveJob.result, inner)
+            outer.submit(bounded)
+            waiting = [bounded.submit(pow, 2, number) for number in range(2)]
+            gate.release(3)
+            assert outer.result(timeout=60) == 5
+        assert [job.result(timeout=60) for job in [*held, *waiting]] == [None, None, 1, 2]
+
+
+def test_a_job_that_is_retried_again_and_again_can_be_cancelled(executor: ClusterExecutor) -> None:
+    view = executor.with_options(retries=100_000, retry_on=ZeroDivisionError)
+    for _ in range(20):
+        job = view.submit(divmod, 1, 0)
+        while not job.report().attempts > 1:
+            wait([job], timeout=0.01)
+        assert job.cancel() is True
+        assert job.status() is JobStatus.CANCELLED
+
+
+def test_a_map_that_is_closed_before_it_began_cancels_what_is_left(executor: ClusterExecutor, gate: Gate) -> None:
+    results = executor.map(meet, [gate.path] * 10)
+    gate.await_arrival(2)
+    results.close()  # type: ignore[attr-defined]
+    assert executor.submit(pow, 2, 3).result(timeout=60) == 8
+    assert executor.stats()["queued"] == executor.stats()["running"] == 0
+
+
+def test_a_limit_above_every_node_is_refused_when_the_executor_is_made(
+    engine: str, lasting: DaskCluster | RayCluster
+) -> None:
+    with pytest.raises(ValueError, match="largest node"):
+        connect(engine, lasting.address, memory_limit="900TiB")
 
 
 def test_jobs_run_under_a_nanny_whose_workers_are_daemonic(gate: Gate) -> None:

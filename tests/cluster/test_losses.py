@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobrunner import ClusterLostError, ExecutorShutdownError, JobStatus, WorkerDiedError, wait
+from jobrunner import ClusterLostError, ExecutorShutdownError, JobStatus, WorkerDiedError, share, wait
 from jobrunner.cluster.executor import ClusterExecutor
 from jobrunner.executors.future import JobFuture
 from tests.clusters import DaskCluster, RayCluster, cluster_of, connect
@@ -44,10 +44,15 @@ def _lane_pids(executor: ClusterExecutor, jobs: list[JobFuture[Any]]) -> list[in
     return [pid for job in jobs if (pid := job.report().pid) is not None]
 
 
-def _some_node(executor: ClusterExecutor, job: JobFuture[Any]) -> tuple[str, dict[str, Any]]:
-    """The node that has a job that runs."""
-    name = job.record.node  # type: ignore[attr-defined]
-    return name, dict(executor.nodes[name])
+def _node_of(executor: ClusterExecutor, job: JobFuture[Any]) -> tuple[str, dict[str, Any]]:
+    """The node that a job is at, or was."""
+    record: Any = job.record
+    return record.node, dict(executor.nodes[record.node])
+
+
+def _on_lesser_node(executor: ClusterExecutor, cluster: Cluster, jobs: list[JobFuture[Any]]) -> JobFuture[Any] | None:
+    """One of the jobs that is, or was, at a node without which the cluster goes on."""
+    return next((job for job in jobs if not cluster.is_head(_node_of(executor, job)[1])), None)
 
 
 def _running(jobs: list[JobFuture[Any]], count: int) -> list[JobFuture[Any]]:
@@ -67,8 +72,9 @@ def test_a_batch_of_500_jobs_ends_complete_though_a_node_is_killed(
     with connect(engine, cluster.address, retries=2) as executor:
         jobs = [executor.submit(work, starts, number, 0.02) for number in range(500)]
         wait(jobs[:100], timeout=60)
-        victim = next(job for job in jobs if job.running())
-        name, node = _some_node(executor, victim)
+        while (victim := _on_lesser_node(executor, cluster, [job for job in jobs if job.running()])) is None:
+            wait(jobs, timeout=0.02)
+        name, node = _node_of(executor, victim)
         cluster.kill_node(node)
         assert [job.result(timeout=100) for job in jobs] == [number * number for number in range(500)]
         rerun = [job.report() for job in jobs if job.report().attempts > 1]
@@ -90,19 +96,37 @@ def test_without_retries_only_the_running_jobs_of_a_killed_node_fail(engine: str
         gate.await_arrival(2)
         waiting = [executor.submit(pow, 2, number) for number in range(10)]
         _running(held, 2)
-        pid = held[0].report().pid
+        lost = _on_lesser_node(executor, cluster, held)
+        assert lost is not None
+        (other,) = (job for job in held if job is not lost)
+        pid = lost.report().pid
         assert pid is not None
-        name, node = _some_node(executor, held[0])
+        name, node = _node_of(executor, lost)
         cluster.kill_node(node)
         with pytest.raises(WorkerDiedError, match=f"node {name}.* was lost") as told:
-            held[0].result(timeout=60)
+            lost.result(timeout=60)
         assert not isinstance(told.value, ClusterLostError)
-        assert held[0].report().host
+        assert lost.report().host
         gate.release(2)
-        assert held[1].result(timeout=60) == 1
+        assert other.result(timeout=60) == held.index(other)
         assert [job.result(timeout=60) for job in waiting] == [2**number for number in range(10)]
         # What ran at the lost node goes with it.
         assert not await_none(lambda: [pid] if is_alive(pid) else [], 10.0)
+
+
+def test_a_shared_object_outlives_the_node_that_had_it(engine: str, cluster: Cluster) -> None:
+    with connect(engine, cluster.address, retries=1) as executor:
+        handle = share(b"x" * 3_000_000)
+        first = None
+        while first is None:
+            done = [executor.submit(len, handle) for _ in range(4)]
+            assert [job.result(timeout=60) for job in done] == [3_000_000] * 4
+            first = _on_lesser_node(executor, cluster, done)
+        cluster.kill_node(_node_of(executor, first)[1])
+        jobs = [executor.submit(len, handle) for _ in range(4)]
+        assert [job.result(timeout=60) for job in jobs] == [3_000_000] * 4
+        assert executor.submit(pow, 2, 3).result(timeout=60) == 8
+        assert len(executor.nodes) == 1
 
 
 CALLER = """

@@ -105,13 +105,13 @@ def _processes() -> Iterator[concurrent.futures.ProcessPoolExecutor]:
         yield executor
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _dask() -> Iterator[concurrent.futures.Executor]:
     with cluster_of("dask") as cluster, connect("dask", cluster.address) as executor:
         yield executor
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _ray() -> Iterator[concurrent.futures.Executor]:
     with cluster_of("ray") as cluster, connect("ray", cluster.address) as executor:
         yield executor
