@@ -128,7 +128,7 @@ class RayCluster:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         # A Unix socket's path, which Ray makes below it, must be short.
-        self._directory = tempfile.TemporaryDirectory(prefix="jr-ray-", dir="/tmp")
+        self._directory = tempfile.TemporaryDirectory(prefix="jr-ray-")
         self.head = self._start("--head", "--port", str(self.port), "--temp-dir", self._directory.name)
         self.node: subprocess.Popen[bytes] | None = None
         self._await(1)

@@ -85,7 +85,7 @@ class _Node:
         self.outbox: list[tuple[Any, ...]] = []
         self.posting = False
         self.jobs: dict[int, ClusterJob] = {}
-        #: orders of jobs that were handed to the link
+        # The numbers of the shared objects that it has.
         self.shares: set[int] = set()
 
     def __str__(self) -> str:
