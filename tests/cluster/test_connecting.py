@@ -63,9 +63,13 @@ def test_dask_takes_an_address_a_client_or_a_cluster_and_nothing_else() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-def test_dask_takes_a_cluster_object_and_a_client() -> None:
+@pytest.mark.parametrize("direct", [None, True], ids=["by the scheduler", "directly"])
+def test_dask_takes_a_cluster_object_and_a_client_and_speaks_with_workers(direct: bool | None) -> None:
     distributed = pytest.importorskip("distributed")
+    import dask.config
+
     with (
+        dask.config.set({"distributed.client.direct-to-workers": direct}),
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", protocol="tcp"
         ) as cluster,
