@@ -64,6 +64,7 @@ class ClusterJob:
         "order",
         "printed",
         "reruns",
+        "seen",
         "seen_running",
         "sent",
         "seq",
@@ -107,6 +108,8 @@ class ClusterJob:
         self.attempts = 0
         #: whether it was taken before it could be handed in
         self.admitted = False
+        #: whether, and when (monotonic), it was seen to run
+        self.seen = 0.0
         self.seen_running = False
         self.asked_back = False
         #: whether something of it is being written, or passed on

@@ -66,6 +66,8 @@ _MOST_SENT = 512
 _LINGER_S = 0.5
 #: A job that has waited for so long at a node is taken back when another lease has nothing to do.
 _TAKE_BACK_S = 0.25
+#: A lane whose job was seen to run so long ago, and not to end, has begun no other.
+_SURE_S = 1.0
 #: So many leases in a row that fail before any job ran mean that there is no getting one.
 _MOST_FAILED = 10
 
@@ -642,11 +644,9 @@ class Keeper:
                 self._drop_lease(lease)
         unsent = {one[1] for one in node.outbox if one[0] == "job"}
         now = time.monotonic()
-        if sum(job.seen_running for job in node.jobs.values()) >= node.cores:
-            # All its lanes were busy: what was not seen to run after that time had waited behind those.
-            unsent |= {
-                order for order, job in node.jobs.items() if not job.seen_running and now - job.sent > _TAKE_BACK_S
-            }
+        if sum(job.seen_running and now - job.seen > _SURE_S for job in node.jobs.values()) >= node.cores:
+            # All its lanes had been busy with long jobs: what was not seen to run had waited behind those.
+            unsent |= {order for order, job in node.jobs.items() if not job.seen_running and now - job.sent > _SURE_S}
         for order, job in list(node.jobs.items()):
             node.jobs.pop(order)
             if order in unsent:
@@ -710,7 +710,7 @@ class Keeper:
                 self._take_outcome(job, node, *facts[1:])
             elif kind == "running":
                 self._take_fields(job, node, facts[1])
-                job.seen_running = True
+                job.seen_running, job.seen = True, time.monotonic()
             elif kind == "note":
                 _, body, pid = facts
                 job.spoke = True
