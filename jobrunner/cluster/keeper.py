@@ -35,6 +35,7 @@ from jobrunner.cluster.errors import (
 )
 from jobrunner.cluster.job import ClusterJob, State
 from jobrunner.cluster.link import Link
+from jobrunner.cluster.records import KnownNode, Lease
 from jobrunner.errors import (
     ExecutorShutdownError,
     JobError,
@@ -72,41 +73,6 @@ _SURE_S = 1.0
 _MOST_FAILED = 10
 
 
-class _Node:
-    """A node, as the keeper sees it."""
-
-    def __init__(self, name: str, description: Mapping[str, Any]) -> None:
-        self.name = name
-        self.description = description
-        self.host: str = description["host"]
-        self.cores: int = description["cores"]
-        self.memory: int = description["memory"]
-        # By how much its clock is ahead; what is less comes from the message's way.
-        ahead = description["time"] - time.time()
-        self.ahead = ahead if abs(ahead) > 0.5 else 0.0
-        self.outbox: list[tuple[Any, ...]] = []
-        self.posting = False
-        self.jobs: dict[int, ClusterJob] = {}
-        # The numbers of the shared objects that it has.
-        self.shares: set[int] = set()
-
-    def __str__(self) -> str:
-        return f"{self.name} on {self.host}"
-
-
-class _Lease:
-    """A slot of a node that the engine has given, or is to give."""
-
-    def __init__(self, number: int, threads: int) -> None:
-        self.number = number
-        self.threads = threads
-        self.node: _Node | None = None
-        # Where it is, though that node has not told of itself yet.
-        self.place: str | None = None
-        self.jobs: set[ClusterJob] = set()
-        self.idle_since = time.monotonic()
-
-
 class Keeper:
     """Jobs on a cluster.
 
@@ -142,8 +108,8 @@ class Keeper:
         self._waiting = 0
 
         # The keeper's thread alone has what follows.
-        self._nodes: dict[str, _Node] = {}
-        self._leases: dict[int, _Lease] = {}
+        self._nodes: dict[str, KnownNode] = {}
+        self._leases: dict[int, Lease] = {}
         # By threads: (-priority, number, job).
         self._queues: dict[int, list[tuple[float, int, ClusterJob]]] = {}
         self._unfinished: set[ClusterJob] = set()
@@ -373,7 +339,10 @@ class Keeper:
         heapq.heappush(self._queues.setdefault(job.options.threads, []), (-job.options.priority, place, job))
 
     def _requeue(self, job: ClusterJob) -> None:
-        """Back to the front; it counts as waiting again."""
+        """Back to the front, where it counts as waiting again; or over, where a cancel was on its way."""
+        if job.cancelling:
+            self._finish(job, CANCELLED)
+            return
         with self._room:
             self._waiting += self._max_pending is not None
         job.seen_running = job.asked_back = False
@@ -420,7 +389,7 @@ class Keeper:
             job.attempts -= 1
         self._finish(job, CANCELLED)
 
-    def _leave(self, job: ClusterJob, node: _Node) -> None:
+    def _leave(self, job: ClusterJob, node: KnownNode) -> None:
         """A job is at its node no more."""
         node.jobs.pop(job.order, None)
         lease = self._leases.get(job.lease) if job.lease is not None else None
@@ -475,10 +444,10 @@ class Keeper:
             return 1
         return min(_MOST_SENT, 1 + int(_LONG_S / max(length, _LEAST_S)))
 
-    def _fits(self, job: ClusterJob, node: _Node | None) -> bool:
+    def _fits(self, job: ClusterJob, node: KnownNode | None) -> bool:
         return node is not None and job.options.memory_bytes <= node.memory
 
-    def _send(self, job: ClusterJob, lease: _Lease) -> None:
+    def _send(self, job: ClusterJob, lease: Lease) -> None:
         node = lease.node
         assert node is not None
         self._made_room()
@@ -498,7 +467,7 @@ class Keeper:
         facts = (job.job_id, job.name)
         node.outbox.append(("job", job.order, lease.number, facts, _told(job.options), body, buffers, numbers))
 
-    def _share(self, shared: Shared[Any], node: _Node) -> None:
+    def _share(self, shared: Shared[Any], node: KnownNode) -> None:
         if shared.number in node.shares:
             return
         node.shares.add(shared.number)
@@ -524,7 +493,7 @@ class Keeper:
         if data is not None and not isinstance(data, list):
             self._link.drop(data)
 
-    def _flush(self, node: _Node) -> None:
+    def _flush(self, node: KnownNode) -> None:
         if node.outbox and not node.posting:
             node.posting = True
             operations, node.outbox = node.outbox, []
@@ -544,7 +513,7 @@ class Keeper:
         """Ask for as many leases as there is use for, and give back those that nobody needs."""
         if self._lost is not None:
             return
-        by_threads: dict[int, list[_Lease]] = {threads: [] for threads in self._queues}
+        by_threads: dict[int, list[Lease]] = {threads: [] for threads in self._queues}
         for lease in self._leases.values():
             by_threads.setdefault(lease.threads, []).append(lease)
         now = time.monotonic()
@@ -557,7 +526,7 @@ class Keeper:
                 most = cores // threads + self._link.most_waiting
             others = 0 if self._max_workers is None else len(self._leases) - len(leases)
             for _ in range(min(most - others, jobs) - len(leases)):
-                lease = _Lease(next(self._lease_numbers), threads)
+                lease = Lease(next(self._lease_numbers), threads)
                 self._leases[lease.number] = lease
                 self._link.ask_lease(lease.number, threads)
             idle = []
@@ -573,7 +542,7 @@ class Keeper:
             if idle:
                 self._take_back(threads, len(idle), now)
 
-    def _drop_lease(self, lease: _Lease) -> None:
+    def _drop_lease(self, lease: Lease) -> None:
         del self._leases[lease.number]
         self._link.release_lease(lease.number)
 
@@ -625,7 +594,7 @@ class Keeper:
 
     def _node_up(self, name: str, description: Mapping[str, Any]) -> None:
         if name not in self._nodes:
-            self._nodes[name] = _Node(name, description)
+            self._nodes[name] = KnownNode(name, description)
             self.nodes = {**self.nodes, name: description}
             for lease in list(self._leases.values()):
                 if lease.place == name:
@@ -651,7 +620,7 @@ class Keeper:
             node.jobs.pop(order)
             if order in unsent:
                 job.attempts -= 1
-                self._finish(job, CANCELLED) if job.cancelling else self._requeue(job)
+                self._requeue(job)
             elif job.cancelling:
                 self._finish(job, CANCELLED)
             else:
@@ -681,10 +650,6 @@ class Keeper:
         self._finish(job, Settlement(data=data, error=error))
 
     def _rerun(self, job: ClusterJob, why: str) -> None:
-        if job.cancelling:
-            # It was asked for when this was on its way.
-            self._finish(job, CANCELLED)
-            return
         job.reruns.append(f"attempt {job.attempts}: {why}")
         _log.info("job %s is run again: %s", job.job_id, why)
         self._requeue(job)
@@ -726,7 +691,7 @@ class Keeper:
             elif kind == "back":
                 self._leave(job, node)
                 job.attempts -= 1
-                self._finish(job, CANCELLED) if job.cancelling else self._requeue(job)
+                self._requeue(job)
             elif kind == "evicted":
                 self._leave(job, node)
                 if job.cancelling:
@@ -741,7 +706,7 @@ class Keeper:
     def _pass_on(self, body: bytes, job_id: str, pid: int) -> None:
         run_callback(lambda: pass_on(body, job_id, pid))
 
-    def _take_fields(self, job: ClusterJob, node: _Node, fields: Mapping[str, Any]) -> None:
+    def _take_fields(self, job: ClusterJob, node: KnownNode, fields: Mapping[str, Any]) -> None:
         job.fields.update((name, value) for name, value in fields.items() if value is not None)
         for name in ("started_at", "finished_at"):
             if node.ahead and fields.get(name) is not None:
@@ -750,7 +715,7 @@ class Keeper:
     def _take_outcome(
         self,
         job: ClusterJob,
-        node: _Node,
+        node: KnownNode,
         ok: bool,
         data: Any,
         buffers: Sequence[Any],
@@ -786,7 +751,7 @@ class Keeper:
             settled = Parcel(payload, [_writable(buffer) for buffer in buffers])
         self._finish(job, Settlement(ok, settled))
 
-    def _take_raised(self, job: ClusterJob, node: _Node, data: bytes, cause: str) -> None:
+    def _take_raised(self, job: ClusterJob, node: KnownNode, data: bytes, cause: str) -> None:
         """What a job raised: it may be to retry, or want explaining; which only its exception tells."""
         retryable = bool(job.options.retry_on) and job.attempts <= job.options.retries
         if not retryable and not names_missing_module(cause):

@@ -1,0 +1,46 @@
+"""What a keeper has of the nodes and of the leases on them; its thread alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from jobrunner.cluster.job import ClusterJob
+
+__all__ = ["KnownNode", "Lease"]
+
+
+class KnownNode:
+    """A node, as the keeper sees it."""
+
+    def __init__(self, name: str, description: Mapping[str, Any]) -> None:
+        self.name = name
+        self.description = description
+        self.host: str = description["host"]
+        self.cores: int = description["cores"]
+        self.memory: int = description["memory"]
+        # By how much its clock is ahead; what is less comes from the message's way.
+        ahead = description["time"] - time.time()
+        self.ahead = ahead if abs(ahead) > 0.5 else 0.0
+        self.outbox: list[tuple[Any, ...]] = []
+        self.posting = False
+        self.jobs: dict[int, ClusterJob] = {}
+        # The numbers of the shared objects that it has.
+        self.shares: set[int] = set()
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
+
+
+class Lease:
+    """A slot of a node that the engine has given, or is to give."""
+
+    def __init__(self, number: int, threads: int) -> None:
+        self.number = number
+        self.threads = threads
+        self.node: KnownNode | None = None
+        # Where it is, though that node has not told of itself yet.
+        self.place: str | None = None
+        self.jobs: set[ClusterJob] = set()
+        self.idle_since = time.monotonic()
