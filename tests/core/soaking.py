@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ _SLACK_BYTES = 20 * _MIB
 # Jobs that are pending at a time.
 _WINDOW = 4000
 _HANG_S = 60.0
+_LEAVING_S = 10.0
 
 
 # --- jobs ---
@@ -80,7 +82,7 @@ def holdings() -> dict[str, Any]:
     return {
         "descriptors": sorted(descriptors),
         "threads": sorted(thread.name for thread in threading.enumerate()),
-        "kernel threads": len(os.listdir("/proc/self/task")),
+        "kernel threads": _kernel_threads(),
         "shared memory": sorted(path for path in mapped if path.startswith(("/memfd:", "/dev/shm", "/dev/zero"))),
         # loky's semaphores have the pid of their maker in their names.
         "names in /dev/shm": sorted(name for name in os.listdir("/dev/shm") if f"-{os.getpid()}-" in name),
@@ -93,7 +95,15 @@ def _holdings_after_shutdown() -> dict[str, Any]:
     for thread in threading.enumerate():
         if thread.name == "QueueFeederThread":
             thread.join(_HANG_S)  # loky tells that of a worker that is gone to end, and does not wait for it
+    # A thread that has been joined has left the interpreter, and may be in the kernel's list for a moment more.
+    deadline = time.monotonic() + _LEAVING_S
+    while _kernel_threads() > threading.active_count() and time.monotonic() < deadline:
+        os.sched_yield()
     return holdings()
+
+
+def _kernel_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
 
 
 def _children() -> int:
