@@ -173,6 +173,12 @@ class JobOptions:
         return _non_default(self)
 
 
+class UnboundedJobOptions(JobOptions):
+    """Options of a job that may need more than this machine has: it runs elsewhere, or it is not said yet where."""
+
+    of_this_machine = False
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PoolOptions:
     """Options of a pool of workers; see `LocalExecutor` for their meaning."""

@@ -31,12 +31,13 @@ from jobrunner.batch.points_file import read_points
 from jobrunner.batch.replicates import aggregate, group
 from jobrunner.batch.run import StopRequest, run_points
 from jobrunner.batch.seeds import Seeding, point_seed
-from jobrunner.batch.spec import Spec, load_spec
+from jobrunner.batch.spec import ENGINES, Spec, load_spec
 from jobrunner.batch.target import Target, check_parameters, load_target
 from jobrunner.batch.values import canonical_json, parse_range, parse_scalar, parse_values
 
 __all__ = [
     "DEFAULT_STORE",
+    "ENGINES",
     "Batch",
     "Outcome",
     "OutcomeStatus",

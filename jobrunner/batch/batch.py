@@ -32,7 +32,7 @@ from jobrunner.batch.target import Target, check_parameters, load_target
 from jobrunner.batch.values import canonical_json
 from jobrunner.errors import SpecError, StoreError
 from jobrunner.executors.default import get_executor
-from jobrunner.options import JobOptions, check_count
+from jobrunner.options import JobOptions, UnboundedJobOptions, check_count
 from jobrunner.storage.connection import connect
 from jobrunner.storage.owners import RUNS
 
@@ -426,7 +426,7 @@ _POLICY = ("retries", "max_failures")
 def _settings(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], Policy]:
     """Options of jobs, and what to do about failures, checked."""
     options = {name: value for name, value in given.items() if name not in _POLICY}
-    JobOptions(**options)
+    UnboundedJobOptions(**options)
     most = given["max_failures"]
     retries = check_count("retries", given["retries"], least=0)
     return options, Policy(retries=retries, max_failures=None if most is None else check_count("max_failures", most))
@@ -450,6 +450,7 @@ def _configured(executor: concurrent.futures.Executor, options: Mapping[str, Any
 
     Raises:
         TypeError: it can't have them.
+        ValueError: one asks for more than there is where it runs jobs.
     """
     plain = JobOptions()
     wanted = {name: value for name, value in options.items() if value != getattr(plain, name)}

@@ -31,6 +31,9 @@
     max_failures = 10                     # so many points may fail before the batch stops
     stop_on_error = false                 # whether the first failure stops it
     workers = 4                           # how many jobs run at a time
+    engine = "dask"                       # where they run: local (this machine), dask or ray
+    address = "tcp://host:8786"           # of that cluster; default: as the engine finds it by itself
+    upload = ["model.py"]                 # modules that jobs import on its nodes, relative to this file
 """
 
 from __future__ import annotations
@@ -47,14 +50,17 @@ from jobrunner.batch.points import Points, did_you_mean, sweep, zip_points
 from jobrunner.batch.points_file import read_points
 from jobrunner.batch.values import canonical_json, looks_like_range, parse_range
 from jobrunner.errors import SpecError
-from jobrunner.options import JobOptions, check_count
+from jobrunner.options import JobOptions, UnboundedJobOptions, check_count
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["Spec", "load_spec"]
+__all__ = ["ENGINES", "Spec", "load_spec"]
+
+#: What a batch can be told to run on.
+ENGINES = ("local", "dask", "ray")
 
 _TABLES = ("batch", "sweep", "zip", "fixed", "options")
 _BATCH_KEYS = ("target", "name", "seed", "replicates", "points", "store")
@@ -63,7 +69,8 @@ _JOB_KEYS = ("time_limit", "memory_limit", "retries", "threads", "grace")
 _LONG_NUMBER = re.compile(r"[0-9_]{4300}")
 
 _POLICY_KEYS = ("max_failures", "stop_on_error")
-_OPTION_KEYS = (*_JOB_KEYS, *_POLICY_KEYS, "workers")
+_PLACE_KEYS = ("workers", "engine", "address", "upload")
+_OPTION_KEYS = (*_JOB_KEYS, *_POLICY_KEYS, *_PLACE_KEYS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,9 @@ class Spec:
             as `JobOptions` takes them.
         policy: those of ``max_failures`` (at least 1) and ``stop_on_error`` that the file gives.
         workers: how many jobs run at a time; None: not said.
+        engine: where they run, one of `ENGINES`; None: not said.
+        address: of that cluster; None: not said.
+        upload: the files, as absolute paths, that jobs import on the nodes of a cluster.
         lines: for each parameter the line that it stands in, where that is known.
         target_line: the line that the target stands in.
     """
@@ -98,6 +108,9 @@ class Spec:
     options: Mapping[str, Any]
     policy: Mapping[str, Any]
     workers: int | None
+    engine: str | None
+    address: str | None
+    upload: tuple[Path, ...]
     lines: Mapping[str, int | None]
     target_line: int
 
@@ -114,11 +127,13 @@ class Spec:
         return _located(error, str(self.path), line)
 
 
-def load_spec(path: str | os.PathLike[str]) -> Spec:
+def load_spec(path: str | os.PathLike[str], *, engine: str | None = None) -> Spec:
     """Read and check a spec file.  The target is not imported.
 
     Args:
         path: the TOML file.
+        engine: what the jobs will run on, whatever the file says; None: what the file says, else this machine.  On this
+            machine they can't be given more than it has.
 
     Raises:
         SpecError: the file can't be read or is no TOML, a key is unknown, missing or of the wrong type, or the points
@@ -132,14 +147,15 @@ def load_spec(path: str | os.PathLike[str]) -> Spec:
         >>> spec.name, list(spec.points)
         ('roots', [{'x': 0.0}, {'x': 0.5}, {'x': 1.0}])
     """
-    return _Reader(Path(path)).spec()
+    return _Reader(Path(path), engine).spec()
 
 
 class _Reader:
     """One reading of one file: every error raised through it has the file and the line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, engine: str | None) -> None:
         self.path = path
+        self.engine = engine
         try:
             self.text = path.read_text(encoding="utf-8-sig")
         except OSError as error:
@@ -191,6 +207,9 @@ class _Reader:
             options={key: value for key, value in options.items() if key in _JOB_KEYS},
             policy={key: value for key, value in options.items() if key in _POLICY_KEYS},
             workers=options.get("workers"),
+            engine=options.get("engine"),
+            address=options.get("address"),
+            upload=tuple(self.neighbour(name) for name in options.get("upload", ())),
             lines=lines,
             target_line=self.line("batch", "target"),
         )
@@ -263,17 +282,18 @@ class _Reader:
 
     def options(self) -> dict[str, Any]:
         options = self.table("options")
-        if "engine" in options:
-            raise self.wrong("comes in a later version of jobrunner: leave it out", "options", "engine")
         self.check_keys("options", options, _OPTION_KEYS)
+        kind = JobOptions if self.place(options) == "local" else UnboundedJobOptions
         for key, value in options.items():
+            if key in ("engine", "address", "upload"):
+                continue
             if key == "stop_on_error":
                 if not isinstance(value, bool):
                     raise self.wrong(f"expected true or false, found {value!r}", "options", key)
                 continue
             try:
                 if key in _JOB_KEYS:
-                    JobOptions(**{key: value})
+                    kind(**{key: value})
                 else:
                     check_count(key, value)
             except (TypeError, ValueError) as error:
@@ -281,6 +301,21 @@ class _Reader:
         if options.get("stop_on_error") and "max_failures" in options:
             raise self.wrong("is max_failures = 1: give one of the two", "options", "stop_on_error")
         return options
+
+    def place(self, options: Mapping[str, Any]) -> str:
+        """The engine that the jobs will run on, the file's own words about it checked."""
+        named, address, upload = (options.get(key) for key in ("engine", "address", "upload"))
+        if "engine" in options and named not in ENGINES:
+            raise self.wrong(f"expected one of {_listed(ENGINES)}, found {named!r}", "options", "engine")
+        if "address" in options and not (isinstance(address, str) and address):
+            raise self.wrong(f"expected text, found {address!r}", "options", "address")
+        names = upload if isinstance(upload, list) else [None]
+        if "upload" in options and not all(isinstance(name, str) and name and "\0" not in name for name in names):
+            raise self.wrong(f"expected a list of files, found {upload!r}", "options", "upload")
+        for key in ("address", "upload"):
+            if key in options and named not in ENGINES[1:]:
+                raise self.wrong('is for a cluster: name it with engine = "dask" or "ray"', "options", key)
+        return self.engine or named or "local"
 
     def table(self, name: str) -> dict[str, Any]:
         table = self.document.get(name, {})

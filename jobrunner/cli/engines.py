@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,10 +15,7 @@ from jobrunner.cluster.executor import ClusterExecutor
 from jobrunner.errors import JobRunnerError
 from jobrunner.executors.local import LocalExecutor
 
-__all__ = ["ENGINES", "connect", "make_executor"]
-
-#: By the names that ``--engine`` takes.
-ENGINES = ("local", "dask", "ray")
+__all__ = ["connect", "make_executor"]
 
 
 def make_executor(
@@ -26,7 +23,7 @@ def make_executor(
     address: str | None,
     *,
     workers: int | None,
-    uploads: Sequence[str],
+    uploads: Iterable[str],
     target: Target,
     options: Mapping[str, Any],
 ) -> LocalExecutor | ClusterExecutor:

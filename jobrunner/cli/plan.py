@@ -11,6 +11,7 @@ from jobrunner.batch import (
     DEFAULT_STORE,
     Batch,
     Points,
+    Spec,
     load_spec,
     load_target,
     read_points,
@@ -35,6 +36,9 @@ class Request:
         seed: the batch's seed.
         replicates: how often each point is run.
         workers: how many jobs run at a time.
+        engine: where they run, one of `ENGINES`.
+        address: of that cluster.
+        uploads: files that jobs import on its nodes.
         options: the other options, as `Batch` takes them; None stands for what is not said.
     """
 
@@ -47,6 +51,9 @@ class Request:
     seed: int | None = None
     replicates: int | None = None
     workers: int | None = None
+    engine: str | None = None
+    address: str | None = None
+    uploads: Sequence[str] = ()
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -57,10 +64,16 @@ class Plan:
     Attributes:
         batch: the batch.
         workers: how many jobs run at a time; None: as many as fit.
+        engine: where they run, one of `ENGINES`.
+        address: of that cluster; None: as the engine finds it by itself.
+        uploads: files that jobs import on its nodes.
     """
 
     batch: Batch
     workers: int | None
+    engine: str
+    address: str | None
+    uploads: tuple[str, ...]
 
 
 def make_plan(request: Request) -> Plan:
@@ -97,13 +110,13 @@ def make_plan(request: Request) -> Plan:
         if request.points_file is None or error.file is not None or error.key not in points.names:
             raise
         raise SpecError(str(error).removeprefix(f"{error.key}: "), file=request.points_file, key=error.key) from error
-    return Plan(batch=batch, workers=request.workers)
+    return _plan(request, batch)
 
 
 def _plan_spec(request: Request, file: str, given: Mapping[str, Any]) -> Plan:
     if request.parameters or request.zipped or request.points_file:
         raise SpecError("a spec file describes all its parameters: edit it, or name a target with -p", file=file)
-    spec = load_spec(file)
+    spec = load_spec(file, engine=request.engine)
     try:
         batch = Batch(
             spec.target,
@@ -118,7 +131,22 @@ def _plan_spec(request: Request, file: str, given: Mapping[str, Any]) -> Plan:
         )
     except SpecError as error:
         raise spec.located(error) from error
-    return Plan(batch=batch, workers=request.workers or spec.workers)
+    return _plan(request, batch, spec)
+
+
+def _plan(request: Request, batch: Batch, spec: Spec | None = None) -> Plan:
+    """The plan for a batch; the command line's words come before the spec's."""
+    engine, address, uploads = request.engine, request.address, tuple(request.uploads)
+    if spec is not None and engine in (None, spec.engine):
+        engine, address = spec.engine, address or spec.address
+        uploads += tuple(map(str, spec.upload))
+    return Plan(
+        batch=batch,
+        workers=request.workers or (None if spec is None else spec.workers),
+        engine=engine or "local",
+        address=address,
+        uploads=uploads,
+    )
 
 
 def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +169,7 @@ def _plan_stored(request: Request, given: Mapping[str, Any]) -> Plan:
             f"expected SPEC.toml or a target to run, or a store to go on with (there is no {DEFAULT_STORE} here)"
         )
     batch = Batch.stored(request.store or DEFAULT_STORE, request.name, **given)
-    return Plan(batch=batch, workers=request.workers)
+    return _plan(request, batch)
 
 
 def _points(request: Request) -> Points:

@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from jobrunner.batch import Batch, StopRequest, Summary, check_output
+from jobrunner.batch import ENGINES, Batch, StopRequest, Summary, check_output
 from jobrunner.batch.export import check_writable, export
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.store import Store
 from jobrunner.cli.console import may_be_closed, stdout_reserved
-from jobrunner.cli.engines import ENGINES, make_executor
+from jobrunner.cli.engines import make_executor
 from jobrunner.cli.exits import ALL_DONE, ENGINE_FAILED, SOME_FAILED, EngineFailed, WrongUse
 from jobrunner.cli.interrupt import Interrupts
 from jobrunner.cli.outcome import print_document, print_failures, print_table
@@ -38,11 +38,13 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: float | None) ->
         raise click.BadParameter(str(error), ctx, param) from error
 
 
-def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The amount as it was given, once it is known to be one: where the jobs will run tells how much there is."""
     try:
-        return check_bytes("the memory", value)
+        check_bytes("the memory", value, bounded=False)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from error
+    return value
 
 
 @click.command(
@@ -96,10 +98,7 @@ Exit codes: 0 all done; 1 some jobs failed; 2 wrong use; 3 the store, the engine
     help="A bar, a line each 30 seconds, or nothing. [default: a bar on a terminal]",
 )
 @click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default="local",
-    help="Where the jobs run. [default: local]",
+    "--engine", type=click.Choice(ENGINES), help="Where the jobs run. [default: the spec's, else local: this machine]"
 )
 @click.option("--address", help="Of the cluster: tcp://host:8786 for dask; host:6379 or auto for ray.")
 @click.option("--upload", "uploads", metavar="PATH", multiple=True, help="A module that jobs import on the nodes.")
@@ -114,12 +113,9 @@ def run(
     stop_on_error: bool,
     max_failures: int | None,
     time_limit: float | None,
-    memory_limit: int | None,
+    memory_limit: str | None,
     retries: int | None,
     threads: int | None,
-    engine: str,
-    address: str | None,
-    uploads: tuple[str, ...],
     **described: Any,
 ) -> None:
     """Run a function over many parameter points, each call a job in a process of its own.
@@ -153,7 +149,12 @@ def run(
     def make() -> LocalExecutor | ClusterExecutor:
         batch = plan.batch
         return make_executor(
-            engine, address, workers=plan.workers, uploads=uploads, target=batch.target, options=batch.options
+            plan.engine,
+            plan.address,
+            workers=plan.workers,
+            uploads=plan.uploads,
+            target=batch.target,
+            options=batch.options,
         )
 
     runner = _Runner(plan, make, resumption, _PROGRESS[progress])

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobrunner.backend import Backend, Capabilities, describe_machine
-from jobrunner.cluster.job import ClusterOptions
 from jobrunner.cluster.keeper import Keeper
 from jobrunner.cluster.link import Link, NodeConfig, version_of
 from jobrunner.cluster.node import call_packed
@@ -23,7 +22,7 @@ from jobrunner.executors.inline import InlineExecutor
 from jobrunner.job_ids import new_job_id
 from jobrunner.memory import format_bytes
 from jobrunner.messages import pack_call
-from jobrunner.options import JobOptions, PoolOptions, check_count, check_seconds
+from jobrunner.options import JobOptions, PoolOptions, UnboundedJobOptions, check_count, check_seconds
 from jobrunner.parcel import pack_parts
 from jobrunner.serialization import Call, dump_call
 
@@ -108,7 +107,7 @@ class ClusterExecutor(JobExecutor):
                 f"{type(self).__name__} has no option {', '.join(unknown)} (it has {', '.join(sorted(_DEFAULTS))})"
             )
         given = {**_DEFAULTS, **options}
-        self._options = ClusterOptions().replace(**{name: given[name] for name in _JOB_OPTIONS})
+        self._options = UnboundedJobOptions().replace(**{name: given[name] for name in _JOB_OPTIONS})
         pool = {name: given[name] for name in (*_NODE_OPTIONS, "initializer", "initargs")}
         max_workers, max_pending, upload = given["max_workers"], given["max_pending"], given["upload"]
         preload = pool["preload"]

@@ -17,13 +17,7 @@ from jobrunner.status import JobStatus
 if TYPE_CHECKING:
     from jobrunner.cluster.keeper import Keeper
 
-__all__ = ["ClusterJob", "ClusterOptions", "State"]
-
-
-class ClusterOptions(JobOptions):
-    """Options of a job that may need more than the calling machine has."""
-
-    of_this_machine = False
+__all__ = ["ClusterJob", "State"]
 
 
 class State(enum.Enum):

@@ -77,6 +77,18 @@ def test_the_least_spec_is_one_point_named_after_the_file(tmp_path: Path) -> Non
 BATCH = '[batch]\ntarget = "a:b"\n'
 
 
+def test_a_batch_for_a_cluster_may_ask_for_more_than_this_machine_has(tmp_path: Path) -> None:
+    more = "memory_limit = '900TB'\nthreads = 100000\n"
+    place = "engine = 'dask'\naddress = 'tcp://h:1'\nupload = ['model.py']\n"
+    spec = load_spec(spec_file(tmp_path, BATCH + "[options]\n" + place + more))
+    assert (spec.engine, spec.address, spec.upload) == ("dask", "tcp://h:1", (tmp_path.resolve() / "model.py",))
+    assert spec.options == {"memory_limit": "900TB", "threads": 100000}
+    unsaid = spec_file(tmp_path, BATCH + "[options]\n" + more)
+    assert load_spec(unsaid, engine="ray").options == spec.options
+    with pytest.raises(SpecError, match="what this machine has"):
+        load_spec(unsaid)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
@@ -102,7 +114,15 @@ BATCH = '[batch]\ntarget = "a:b"\n'
         (BATCH + "[options]\nworkers = 0\n", 4, "workers must be at least 1"),
         (BATCH + "[options]\nworkers = true\n", 4, "workers must be a whole number"),
         (BATCH + "[options]\ncapture_output = true\n", 4, "capture_output: unknown"),
-        (BATCH + "[options]\nengine = 'dask'\n", 4, "engine: comes in a later version"),
+        (BATCH + "[options]\nengine = 'slurm'\n", 4, "engine: expected one of local, dask, ray, found 'slurm'"),
+        (BATCH + "[options]\nengine = 3\n", 4, "engine: expected one of local, dask, ray, found 3"),
+        (BATCH + "[options]\naddress = 'tcp://h:1'\n", 4, "address: is for a cluster: name it with engine ="),
+        (BATCH + "[options]\nengine = 'local'\nupload = ['x.py']\n", 5, "upload: is for a cluster"),
+        (BATCH + "[options]\nengine = 'dask'\naddress = 3\n", 5, "address: expected text, found 3"),
+        (BATCH + "[options]\nengine = 'dask'\nupload = 'x.py'\n", 5, "upload: expected a list of files, found 'x.py'"),
+        (BATCH + "[options]\nengine = 'dask'\nupload = ['']\n", 5, "upload: expected a list of files"),
+        (BATCH + "[options]\nengine = 'dask'\nthreads = 0\n", 5, "threads must be at least 1, not 0"),
+        (BATCH + "[options]\nmemory_limit = '900TB'\n", 4, r"what this machine has\), not '900TB'"),
         (BATCH + "engine = 'dask'\n", 3, "engine: unknown"),
         (BATCH + "store = 3\n", 3, "store: expected text"),
         (BATCH + "store = ''\n", 3, "store: expected text"),

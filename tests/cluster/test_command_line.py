@@ -37,6 +37,23 @@ def test_a_batch_runs_on_the_cluster_with_a_module_that_only_the_caller_has(
     assert (found["done"], found["skipped"]) == (25, 20)
 
 
+def test_a_spec_names_its_cluster_and_the_modules_that_its_jobs_import(
+    engine: str, lasting: DaskCluster | RayCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "model.py").write_text("def double(x):\n    return 2 * x\n")
+    (tmp_path / "simulation.py").write_text("def run(x):\n    import model\n\n    return model.double(x)\n")
+    text = '[batch]\ntarget = "simulation.py:run"\n[sweep]\nx = [1, 2]\n[options]\nupload = ["model.py"]\n'
+    spec = tmp_path / "batch.toml"
+    spec.write_text(f'{text}engine = "{engine}"\naddress = "{lasting.address}"\n')
+    (tmp_path / "elsewhere").mkdir()
+    ran = _command(tmp_path / "elsewhere", "run", "../batch.toml", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert [point["result"] for point in json.loads(ran.stdout)["results"]] == [2, 4]
+    refused = _command(tmp_path / "elsewhere", "run", "../batch.toml", "--memory-limit", "900TB", "--fresh")
+    assert refused.returncode == 2, refused.stderr
+    assert "what the largest node" in refused.stderr
+
+
 def test_doctor_shows_the_cluster(engine: str, lasting: DaskCluster | RayCluster, tmp_path: Path) -> None:
     ran = _command(tmp_path, "doctor", "--json", "--engine", engine, "--address", lasting.address)
     assert ran.returncode == 0, ran.stderr
