@@ -41,13 +41,15 @@ class DaskCluster:
     """A scheduler, and workers, each a process of its own.
 
     Args:
-        workers: how many workers to begin with, of one thread each.
+        workers: how many workers to begin with.
+        cpus: threads of each, which are the places for jobs.
         nanny: whether each is watched over by a nanny, which makes it a daemonic process.
     """
 
-    def __init__(self, workers: int = 2, *, nanny: bool = False) -> None:
+    def __init__(self, workers: int = 2, *, cpus: int = 1, nanny: bool = False) -> None:
         self.port = free_port()
         self.address = f"tcp://127.0.0.1:{self.port}"
+        self._cpus = cpus
         self._nanny = nanny
         self._logs = tempfile.TemporaryDirectory(prefix="jobrunner-test-dask-")
         self._made = 0
@@ -75,11 +77,11 @@ class DaskCluster:
         )  # fmt: skip
 
     def add_worker(self, *options: str) -> subprocess.Popen[bytes]:
-        """One more worker of one thread."""
+        """One more worker."""
         self._made += 1
         kind = "--nanny" if self._nanny else "--no-nanny"
         return self._start(
-            f"worker-{self._made}", "distributed.cli.dask_worker", self.address, "--nthreads", "1", kind,
+            f"worker-{self._made}", "distributed.cli.dask_worker", self.address, "--nthreads", str(self._cpus), kind,
             "--no-dashboard", "--memory-limit", "4GiB", "--name", f"worker-{self._made}", *options,
         )  # fmt: skip
 
@@ -117,14 +119,21 @@ class DaskCluster:
     def close(self) -> None:
         """End all of them."""
         for process in [*self.workers, self.scheduler]:
-            _end_tree(process)
+            end_tree(process)
         self._logs.cleanup()
 
 
 class RayCluster:
-    """A head and a second node, of one CPU each."""
+    """A head and a second node.
 
-    def __init__(self) -> None:
+    Args:
+        cpus: of each.
+        configuration: of Ray's, as variables of its processes' environment.
+    """
+
+    def __init__(self, cpus: int = 1, **configuration: str) -> None:
+        self._cpus = cpus
+        self._configuration = configuration
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         # A Unix socket's path, which Ray makes below it, must be short.
@@ -140,7 +149,8 @@ class RayCluster:
         with log:
             return subprocess.Popen(
                 [
-                    sys.executable, "-m", "ray.scripts.scripts", "start", *options, "--block", "--num-cpus", "1",
+                    sys.executable, "-m", "ray.scripts.scripts", "start", *options, "--block",
+                    "--num-cpus", str(self._cpus),
                     "--node-ip-address", "127.0.0.1", "--disable-usage-stats", "--object-store-memory", "200000000",
                     "--min-worker-port", "0", "--max-worker-port", "0",
                     *(["--include-dashboard", "false"] if "--head" in options else []),
@@ -148,14 +158,14 @@ class RayCluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=environment(),
+                env={**environment(), **self._configuration},
                 cwd=self._directory.name,
                 start_new_session=True,
             )  # fmt: skip
 
-    def add_node(self) -> subprocess.Popen[bytes]:
-        """One more node of one CPU."""
-        return self._start("--address", self.address)
+    def add_node(self, *options: str) -> subprocess.Popen[bytes]:
+        """One more node."""
+        return self._start("--address", self.address, *options)
 
     def _await(self, nodes: int) -> None:
         """Wait until so many nodes are there, asking in a process of its own."""
@@ -195,7 +205,7 @@ class RayCluster:
         """A new head where the old one was, and a second node."""
         for process in (self.node, self.head):
             if process is not None:
-                _end_tree(process)
+                end_tree(process)
         self.head = self._start("--head", "--port", str(self.port), "--temp-dir", self._directory.name)
         self._await(1)
         self.node = self.add_node()
@@ -209,12 +219,12 @@ class RayCluster:
         """End all of them."""
         for process in (self.node, self.head):
             if process is not None:
-                _end_tree(process)
+                end_tree(process)
         with contextlib.suppress(OSError):
             self._directory.cleanup()
 
 
-def _end_tree(process: subprocess.Popen[bytes]) -> None:
+def end_tree(process: subprocess.Popen[bytes]) -> None:
     """Kill a process with all that it has started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(process.pid)
@@ -228,7 +238,7 @@ def _end_tree(process: subprocess.Popen[bytes]) -> None:
 def cluster_of(engine: str, **options: Any) -> Iterator[DaskCluster | RayCluster]:
     """A cluster of two nodes for a ``with`` block."""
     pytest.importorskip("distributed" if engine == "dask" else "ray")
-    cluster = DaskCluster(**options) if engine == "dask" else RayCluster()
+    cluster = DaskCluster(**options) if engine == "dask" else RayCluster(**options)
     try:
         yield cluster
     finally:

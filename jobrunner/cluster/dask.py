@@ -37,12 +37,12 @@ class _DaskLink:
     # Its scheduler counts tasks that wait, to say how many workers an adaptive cluster should have.
     most_waiting = 64
 
-    def __init__(self, where: Any, config: NodeConfig, resources: Mapping[str, float] | None) -> None:
+    def __init__(self, where: Any, config: NodeConfig, resources: Mapping[str, float]) -> None:
         from distributed import Client
 
         self._session = uuid.uuid4().hex
         self._config = config
-        self._resources = dict(resources) if resources else None
+        self._resources = resources
         self._leases: dict[int, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # The workers that have told of themselves; told to the keeper once all that were there have.
@@ -261,7 +261,7 @@ class _DaskLink:
         from jobrunner.cluster.dask_node import hold_lease
 
         key = f"jobrunner-lease-{self._session}-{lease}"
-        options: dict[str, Any] = {} if self._resources is None else {"resources": self._resources}
+        options: dict[str, Any] = {"resources": self._resources} if self._resources else {}
         if self._misfits:
             options["workers"] = [address for address in self._known if address not in self._misfits]
         future = self._client.submit(hold_lease, self._session, key, lease, key=key, pure=False, **options)
@@ -407,7 +407,7 @@ class DaskExecutor(ClusterExecutor):
         self, client_or_address: Any = None, *, resources: Mapping[str, float] | None = None, **options: Any
     ) -> None:
         config = self._configure(options)
-        self._check_resources(resources)
+        needed = self._check_resources(resources)
         _import_distributed()
         where = _default_place() if client_or_address is None else client_or_address
-        self._begin(_DaskLink(where, config, resources))
+        self._begin(_DaskLink(where, config, needed), needed)

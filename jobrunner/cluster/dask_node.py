@@ -89,7 +89,10 @@ class NodePlugin(WorkerPlugin):
         handlers["jobrunner_post"] = _post
         handlers["jobrunner_collect"] = _collect
         memory = worker.memory_manager.memory_limit
-        self._description = describe_node(worker.state.nthreads, memory)
+        self._description = {
+            **describe_node(worker.state.nthreads, memory),
+            "resources": dict(worker.state.total_resources),
+        }
         self._heard = False
         self._announcing = asyncio.create_task(self._announce())
 

@@ -9,7 +9,15 @@ from jobrunner.cluster.job import ClusterJob
 from jobrunner.errors import ClusterLostError, JobError, SerializationError, WorkerDiedError
 from jobrunner.memory import format_bytes
 
-__all__ = ["evicted", "lost_cluster", "lost_node", "names_missing_module", "remedy_for_missing_module", "too_large"]
+__all__ = [
+    "evicted",
+    "lost_cluster",
+    "lost_node",
+    "names_missing_module",
+    "remedy_for_missing_module",
+    "too_large",
+    "undelivered",
+]
 
 _MISSING = re.compile(r"No module named '([^']+)'")
 
@@ -19,6 +27,15 @@ def too_large(job: ClusterJob, most: int) -> JobError:
     return JobError(
         f"job {job.job_id} ({job.name}) can't be run: its memory_limit of {format_bytes(job.options.memory_bytes)} is "
         f"more than the {format_bytes(most)} of the largest node",
+        job_id=job.job_id,
+    )
+
+
+def undelivered(job: ClusterJob, what: str, nbytes: int, engine: str, why: str) -> SerializationError:
+    """The error of a job whose arguments or result the engine can't carry."""
+    return SerializationError(
+        f"{what} of job {job.job_id} ({job.name}), {format_bytes(nbytes)}, can't be carried by {engine}: {why}. Let "
+        "jobs read and write what is so large in files that all nodes have, or give the engine more room.",
         job_id=job.job_id,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -124,14 +125,14 @@ class ClusterExecutor(JobExecutor):
         paths = [upload] if isinstance(upload, (str, os.PathLike)) else list(upload)
         return NodeConfig(told, pack_uploads([Path(path) for path in paths]))
 
-    def _check_resources(self, resources: Any) -> None:
-        """Refuse what are no resources.
+    def _check_resources(self, resources: Any) -> Mapping[str, float]:
+        """What each job is to take up.
 
         Raises:
-            TypeError, ValueError: they are none.
+            TypeError, ValueError: they are no resources.
         """
         if resources is None:
-            return
+            return {}
         if not isinstance(resources, Mapping):
             raise TypeError(f"resources must map names to numbers, not {resources!r}")
         for name, amount in resources.items():
@@ -139,13 +140,23 @@ class ClusterExecutor(JobExecutor):
             if not isinstance(name, str) or not number or not amount > 0:
                 raise ValueError(f"resources must map names to numbers above 0, not {name!r} to {amount!r}")
 
-    def _begin(self, link: Link) -> None:
+        return dict(resources)
+
+    def _begin(self, link: Link, resources: Mapping[str, float]) -> None:
         self._holder = _KeeperHolder(Keeper(link, self._pool.max_workers, self._pool.max_pending))
         try:
             self._check_possible()
         except ValueError:
             self.shutdown()
             raise
+        there = [node["resources"] for node in self.nodes.values()]
+        if not any(all(node.get(name, 0) >= amount for name, amount in resources.items()) for node in there):
+            wanted = ", ".join(f"{name}={amount:g}" for name, amount in resources.items())
+            warnings.warn(
+                f"no node of the {self._keeper.engine} cluster at {self.address} has {wanted} now: jobs wait until one "
+                "that has comes",
+                stacklevel=3,
+            )
 
     @property
     def backend(self) -> Backend:

@@ -32,6 +32,7 @@ from jobrunner.cluster.errors import (
     names_missing_module,
     remedy_for_missing_module,
     too_large,
+    undelivered,
 )
 from jobrunner.cluster.job import ClusterJob, State
 from jobrunner.cluster.link import Link
@@ -258,6 +259,9 @@ class Keeper:
     def posted(self, node: str, error: str | None) -> None:
         self._do(self._posted, node, error)
 
+    def unsent(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
+        self._do(self._unsent, node, operations, why)
+
     def leased(self, lease: int, node: str) -> None:
         self._do(self._leased, lease, node)
 
@@ -460,7 +464,13 @@ class Keeper:
         node.jobs[job.order] = job
         lease.jobs.add(job)
         for shared in job.shared:
-            self._share(shared, node)
+            try:
+                self._share(shared, node)
+            except Exception as error:
+                self._leave(job, node)
+                why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                self._fail(job, undelivered(job, "a shared argument", shared.nbytes, self.engine, why))
+                return
         buffers = [pickle.PickleBuffer(buffer) for buffer in job.buffers]
         body: Any = job.body if len(job.body) < APART_BYTES else pickle.PickleBuffer(job.body)
         numbers = [shared.number for shared in job.shared]
@@ -470,14 +480,14 @@ class Keeper:
     def _share(self, shared: Shared[Any], node: KnownNode) -> None:
         if shared.number in node.shares:
             return
-        node.shares.add(shared.number)
-        shared.on_gone(self._share_gone)
         data = self._data.get(shared.number)
         if data is None:
             parts = shared.parts()
             small = shared.nbytes < APART_BYTES
             data = [bytes(part) for part in parts] if small else self._link.put(parts)
             self._data[shared.number] = data
+            shared.on_gone(self._share_gone)
+        node.shares.add(shared.number)
         node.outbox.append(("share", shared.number, data))
 
     def _share_gone(self, number: int) -> None:
@@ -506,6 +516,28 @@ class Keeper:
         node.posting = False
         if error is not None:
             self._node_down(name, error)
+
+    def _unsent(self, name: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
+        """Operations were too large: what is large among them fails, the rest is sent again."""
+        node = self._nodes.get(name)
+        if node is None:
+            return
+        rest = []
+        for operation in operations:
+            job = node.jobs.get(operation[1]) if operation[0] == "job" else None
+            if job is None or job.argument_bytes < APART_BYTES:
+                rest.append(operation)
+                continue
+            self._leave(job, node)
+            job.attempts -= 1
+            if job.cancelling:
+                self._finish(job, CANCELLED)
+            else:
+                self._fail(job, undelivered(job, "the call", job.argument_bytes, self.engine, why))
+        if len(rest) == len(operations):
+            self._node_down(name, why)
+        else:
+            node.outbox = [*rest, *node.outbox]
 
     # --- leases ---
 
@@ -699,6 +731,11 @@ class Keeper:
                 else:
                     why = f"{self.engine} has taken its place on node {node} away"
                     self._died(job, why, evicted(job, why))
+            elif kind == "too large":
+                self._leave(job, node)
+                nbytes, why, fields = facts[1:]
+                self._take_fields(job, node, fields)
+                self._fail(job, undelivered(job, "the result", nbytes, self.engine, why))
             elif kind == "refused":
                 self._leave(job, node)
                 self._fail(job, JobError(f"node {node} can't run job {job.job_id}: {facts[1]}", job_id=job.job_id))

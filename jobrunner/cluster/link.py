@@ -36,6 +36,9 @@ class Told(Protocol):
     def posted(self, node: str, error: str | None) -> None:
         """The operations of the last `post` are carried out; or why they can't be."""
 
+    def unsent(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
+        """Operations of a post were not sent, for they are too large; `posted` follows."""
+
     def leased(self, lease: int, node: str) -> None:
         """A lease has got its place; again where it gets another."""
 
@@ -69,7 +72,11 @@ class Link(Protocol):
         """Give a lease back, whether it has its place or not."""
 
     def put(self, parts: Sequence[memoryview]) -> Any:
-        """Hand large data to the engine, for any node that asks; what goes in place of them into operations."""
+        """Hand large data to the engine, for any node that asks; what goes in place of them into operations.
+
+        Raises:
+            Exception: it can't take them.
+        """
 
     def drop(self, data: Any) -> None:
         """Data that were `put` are not wanted any more."""

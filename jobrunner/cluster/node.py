@@ -12,6 +12,7 @@ first item says what it is; large buffers stand in them as `pickle.PickleBuffer`
     ("share", number, parts)                            ("refused", order, why)
     ("forget", number)                                  ("note", order, body, pid)
                                                         ("evicted", order)  its lease was taken away
+                                                        ("too large", order, bytes, why, fields)  what it has returned
                                                         ("printed", stream, data)
 """
 
@@ -41,7 +42,7 @@ from jobrunner.executors.output import OutputWriter
 from jobrunner.memory import machine_memory
 from jobrunner.messages import unpack_call
 from jobrunner.options import default_max_workers
-from jobrunner.parcel import Parcel, unpack_parts
+from jobrunner.parcel import APART_BYTES, Parcel, unpack_parts
 from jobrunner.serialization import load_call
 from jobrunner.sharing import Shared
 from jobrunner.status import JobStatus
@@ -146,6 +147,8 @@ class Node:
         self._changed = threading.Condition()
         # All below is guarded by _changed, up to the blank line.
         self._events: list[tuple[Any, ...]] = []
+        # What the last collect gave: it may not arrive.
+        self._collected: list[tuple[Any, ...]] = []
         self._backlog = 0
         self._waiting: list[Callable[[], object]] = []
         # By order: the jobs that are here, and those of them that were not seen running.
@@ -340,11 +343,28 @@ class Node:
             if self._closed and not self._events:
                 return None
             events, self._events = self._events, []
+            self._collected = events
             self._backlog = 0
             waiting, self._waiting = self._waiting, []
         for tell in waiting:
             tell()
         return events
+
+    def undelivered(self, why: str) -> bool:
+        """What the last collect gave can't be carried to the caller: tell it again, but for results that are large.
+
+        Args:
+            why: what the engine says.
+
+        Returns:
+            Whether there is hope: False where nothing of it was large.
+        """
+        with self._changed:
+            before, self._collected = self._collected, []
+            told = [_without_result(event, why) for event in before]
+            self._events = [*told, *self._events]
+            self._changed.notify_all()
+        return any(now is not then for now, then in zip(told, before, strict=True))
 
     def _look(self) -> None:
         """Note which jobs have started; those that came first are looked at."""
@@ -372,3 +392,13 @@ class Node:
             with contextlib.suppress(ValueError):
                 sys.path.remove(self._directory.name)
             self._directory.cleanup()
+
+
+def _without_result(event: tuple[Any, ...], why: str) -> tuple[Any, ...]:
+    """An event, or what there is to tell in its place if it carries a large result."""
+    if event[0] != "outcome":
+        return event
+    _, order, _, data, buffers, _, fields, _ = event
+    parts = [*buffers, *([] if data is None else [data])]
+    nbytes = sum(memoryview(part).nbytes for part in parts)
+    return event if nbytes < APART_BYTES else ("too large", order, nbytes, why, fields)

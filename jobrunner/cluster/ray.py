@@ -111,11 +111,11 @@ class _RayLink:
     # Each placement group that waits is tried again and again by Ray, which tells its autoscaler of it.
     most_waiting = 8
 
-    def __init__(self, address: str | None, config: NodeConfig, resources: Mapping[str, float] | None) -> None:
+    def __init__(self, address: str | None, config: NodeConfig, resources: Mapping[str, float]) -> None:
         import ray
 
         self._config = config
-        self._resources = dict(resources or {})
+        self._resources = resources
         self._actors: dict[str, Any] = {}
         self._names: dict[str, str] = {}
         self._groups: dict[int, Any] = {}
@@ -147,7 +147,11 @@ class _RayLink:
         try:
             answer = actor.post.remote(operations).future()
         except Exception as error:
-            self._told.posted(node, f"{type(error).__name__}: {error}")
+            if _is_full(error):
+                self._told.unsent(node, operations, _in_words(error))
+                self._told.posted(node, None)
+            else:
+                self._told.posted(node, _in_words(error))
             return
         answer.add_done_callback(lambda done: self._told.posted(node, _failure(done)))
 
@@ -216,9 +220,11 @@ class _RayLink:
         for lease, group in list(self._groups.items()):
             entry = table.get(group.id.hex(), {})
             if lease not in self._placed and entry.get("state") == "CREATED":
-                self._placed.add(lease)
-                place = next(iter(entry["bundles_to_node_id"].values()))
-                self._told.leased(lease, self._names.get(place, place))
+                # A node that has just come is known when the watch has found it.
+                name = self._names.get(next(iter(entry["bundles_to_node_id"].values())))
+                if name is not None:
+                    self._placed.add(lease)
+                    self._told.leased(lease, name)
 
     # --- the watch's thread ---
 
@@ -253,13 +259,13 @@ class _RayLink:
 
         from jobrunner.cluster.ray_node import Lanes
 
-        made = {}
+        made, resources = {}, {}
         for node in ray.nodes():
             identity, cores = node["NodeID"], int(node["Resources"].get("CPU", 0))
             if not node["Alive"] or identity in self._names or not cores:
                 continue
             name = f"{node['NodeManagerAddress']}/{identity[:8]}"
-            self._names[identity] = name
+            self._names[identity], resources[name] = name, dict(node["Resources"])
             actor = ray.remote(Lanes).options(
                 num_cpus=0,
                 max_concurrency=4,
@@ -269,7 +275,7 @@ class _RayLink:
         found = {}
         for name, lanes in made.items():
             try:
-                found[name] = ray.get(lanes.describe.remote(), timeout=60)
+                found[name] = {**ray.get(lanes.describe.remote(), timeout=60), "resources": resources[name]}
             except Exception as error:
                 del self._actors[name]
                 if (
@@ -301,7 +307,10 @@ class _RayLink:
             if self._closing:
                 return
             if events is None:
-                self._doubt(name, failure or "it has ended its lanes")
+                if _is_full(done.exception()):
+                    self._tell_undelivered(name, str(failure))
+                else:
+                    self._doubt(name, failure or "it has ended its lanes")
                 return
             if events:
                 self._told.events(name, events)
@@ -310,7 +319,21 @@ class _RayLink:
         try:
             actor.collect.remote().future().add_done_callback(take)
         except Exception as error:
-            self._doubt(name, f"{type(error).__name__}: {error}")
+            self._doubt(name, _in_words(error))
+
+    def _tell_undelivered(self, name: str, why: str) -> None:
+        """Ray had no room for what a node has told: go on without what of it is large."""
+
+        def take(done: Any) -> None:
+            if done.exception() is None and done.result():
+                self._collect(name)
+            else:
+                self._doubt(name, why)
+
+        try:
+            self._actors[name].undelivered.remote(why).future().add_done_callback(take)
+        except Exception as error:
+            self._doubt(name, _in_words(error))
 
     def _doubt(self, name: str, why: str) -> None:
         """A node does not answer: find out whether it is that node, or the whole cluster, that is gone."""
@@ -357,9 +380,20 @@ class _RayLink:
 def _failure(done: Any) -> str | None:
     """What a call of an actor's came to, in words; None: it went well."""
     error = done.exception()
-    if error is None:
-        return None
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(": ")
+    return None if error is None else _in_words(error)
+
+
+def _in_words(error: BaseException) -> str:
+    """An error of Ray's in a line: without its traceback, and its advice."""
+    error = getattr(error, "cause", None) or error
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}".rstrip(": ")
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether there is no room in Ray's store, nor on the disk that it falls back to."""
+    from ray.exceptions import ObjectStoreFullError, OutOfDiskError
+
+    return isinstance(getattr(error, "cause", None) or error, (ObjectStoreFullError, OutOfDiskError))
 
 
 def _remove(group: Any) -> None:
@@ -442,6 +476,6 @@ class RayExecutor(ClusterExecutor):
         if address is not None and not isinstance(address, str):
             raise TypeError(f"address must be text, such as '10.0.0.1:6379' or 'auto', not {address!r}")
         config = self._configure(options)
-        self._check_resources(resources)
+        needed = self._check_resources(resources)
         _import_ray()
-        self._begin(_RayLink(address, config, resources))
+        self._begin(_RayLink(address, config, needed), needed)

@@ -45,6 +45,10 @@ class Lanes:
         """What has happened in the lanes; None once they are closed."""
         return self._node.collect(_COLLECT_S)
 
+    def undelivered(self, why: str) -> bool:
+        """What the last collect gave has not arrived; see `Node.undelivered`."""
+        return self._node.undelivered(why)
+
     def close(self) -> None:
         """End the lanes and what runs in them."""
         self._node.close()
