@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from jobrunner.executors.future import JobFuture as JobFuture
     from jobrunner.executors.inline import InlineExecutor as InlineExecutor
     from jobrunner.executors.local import LocalExecutor as LocalExecutor
+    from jobrunner.joblib import register_joblib as register_joblib
     from jobrunner.primitive_job import BasePrimitiveJob as BasePrimitiveJob
     from jobrunner.primitive_job import PrimitiveJob as PrimitiveJob
     from jobrunner.report import JobReport as JobReport
@@ -85,6 +86,7 @@ _HOME = {
     "benchmark": "bench.run",
     "gather": "waiting",
     "get_executor": "executors.default",
+    "register_joblib": "joblib",
     "set_executor": "executors.default",
     "share": "sharing",
     "sweep": "batch",
@@ -93,17 +95,13 @@ _HOME = {
     "zip_points": "batch",
 }
 
-#: Names of the contract that a later version brings; asking for one says so.
-_LATER = ("register_joblib",)
-
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
-        later = f" yet: it comes in a later version than {__version__}" if name in _LATER else ""
-        raise AttributeError(f"module 'jobrunner' has no attribute {name!r}{later}")
+        raise AttributeError(f"module 'jobrunner' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"jobrunner.{home}"), name)
     globals()[name] = value
     return value

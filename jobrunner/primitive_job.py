@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import abc
-import asyncio
 import concurrent.futures
-import contextlib
 import threading
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
@@ -14,7 +12,7 @@ from jobrunner.backend import Backend
 from jobrunner.errors import JobError, SerializationError
 from jobrunner.executors.default import get_executor
 from jobrunner.executors.foreign import as_job_executor
-from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
+from jobrunner.executors.future import CANCELLED, JobFuture, Settlement, await_final
 from jobrunner.executors.services import run_callback
 from jobrunner.job_ids import new_job_id
 from jobrunner.parcel import Parcel
@@ -359,25 +357,7 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
         return self._await_result().__await__()
 
     async def _await_result(self) -> ResultT:
-        future = self._expect_future()
-        loop = asyncio.get_running_loop()
-        final = loop.create_future()
-
-        def tell() -> None:
-            if not final.done():
-                final.set_result(None)
-
-        def on_done(_: object) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(tell)
-
-        future.add_done_callback(on_done)
-        try:
-            await final
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
-        return future.result()
+        return await await_final(self._expect_future(), self.cancel)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle the finished job, waiting for it; among the arguments of a call it is a dependency instead."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobrunner.errors import JobTimeoutError
 from jobrunner.executors.future import JobFuture
 from jobrunner.primitive_job import PrimitiveJob
 
-__all__ = ["DoneAndNotDone", "as_completed", "gather", "wait"]
+__all__ = ["Completions", "DoneAndNotDone", "as_completed", "gather", "wait"]
 
 #: What can be waited for: jobs, and the futures of our executors.
 JobT = TypeVar("JobT", bound="PrimitiveJob[Any] | JobFuture[Any]")
@@ -83,21 +84,84 @@ def wait(
     )
 
 
-def as_completed(jobs: Iterable[JobT], timeout: float | None = None) -> Iterator[JobT]:
+def as_completed(jobs: Iterable[JobT], timeout: float | None = None) -> Completions[JobT]:
     """Jobs as they become final.
 
     Args:
         jobs: jobs or futures; one that stands twice is yielded once.
         timeout: seconds from now after which waiting for the next raises; None: never.
 
+    Returns:
+        An iterator, for ``for`` and for ``async for`` in asyncio, which waits in no thread.
+
     Raises:
         JobError: a job was never submitted.
         JobTimeoutError: raised by the iterator when `timeout` passes; the jobs go on.
+
+    Example:
+        >>> from jobrunner import InlineExecutor
+        >>> executor = InlineExecutor()
+        >>> sorted(job.result() for job in as_completed([executor.submit(pow, 2, n) for n in range(4)]))
+        [1, 2, 4, 8]
     """
     by_future: dict[concurrent.futures.Future[Any], list[JobT]] = {}
     for job in dict.fromkeys(jobs):
         by_future.setdefault(_future(job), []).append(job)
-    return _yield_completed(by_future, timeout)
+    return Completions(by_future, timeout)
+
+
+class Completions(Generic[JobT]):
+    """Jobs as they become final: what `as_completed` returns.  Leaving it early changes nothing for the jobs."""
+
+    def __init__(
+        self, by_future: dict[concurrent.futures.Future[Any], list[JobT]], timeout: float | None = None
+    ) -> None:
+        self._by_future = by_future
+        self._timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._threaded: Iterator[JobT] | None = None
+        self._awaited: AsyncIterator[JobT] | None = None
+
+    def __iter__(self) -> Iterator[JobT]:
+        return self
+
+    def __next__(self) -> JobT:
+        if self._threaded is None:
+            self._threaded = _yield_completed(self._by_future, self._timeout)
+        return next(self._threaded)
+
+    def __aiter__(self) -> AsyncIterator[JobT]:
+        return self
+
+    async def __anext__(self) -> JobT:
+        if self._awaited is None:
+            self._awaited = _await_completed(self._by_future, self._timeout, self._deadline)
+        return await self._awaited.__anext__()
+
+
+async def _await_completed(
+    by_future: dict[concurrent.futures.Future[Any], list[JobT]], timeout: float | None, deadline: float | None
+) -> AsyncIterator[JobT]:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    final: asyncio.Queue[concurrent.futures.Future[Any]] = asyncio.Queue()
+
+    def tell(future: concurrent.futures.Future[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(final.put_nowait, future)
+
+    total = len(by_future)
+    for future in list(by_future):
+        future.add_done_callback(tell)
+    for left in range(total, 0, -1):
+        seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            future = await asyncio.wait_for(final.get(), seconds)
+        except asyncio.TimeoutError as error:
+            raise JobTimeoutError(f"{left} of {total} jobs are not final after {timeout:g} s; they go on") from error
+        for job in by_future.pop(future):
+            yield job
 
 
 def _yield_completed(

@@ -10,10 +10,11 @@ waiters and callbacks, are made for those futures that need them.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from jobrunner.errors import JobCancelledError, JobError, JobRunnerError, JobTimeoutError
@@ -23,7 +24,7 @@ from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import load_exception, load_result
 from jobrunner.status import JobStatus
 
-__all__ = ["CANCELLED", "JobFuture", "JobRecord", "Settlement", "in_event_loop"]
+__all__ = ["CANCELLED", "JobFuture", "JobRecord", "Settlement", "await_final", "in_event_loop"]
 
 T = TypeVar("T")
 
@@ -365,6 +366,10 @@ class JobFuture(concurrent.futures.Future[T]):
             self._open()
         return super()._get_snapshot()  # type: ignore[misc]
 
+    def __await__(self) -> Generator[Any, None, T]:
+        """The job's result, in asyncio; cancelling the awaiting task cancels the job."""
+        return await_final(self, self.cancel).__await__()
+
     def settlement_bytes(self) -> Settlement | None:
         """The settlement, where it was not opened yet; for passing it on without unpickling it."""
         settlement = self._settlement
@@ -396,6 +401,35 @@ class JobFuture(concurrent.futures.Future[T]):
 
     def __repr__(self) -> str:
         return f"<JobFuture {self.job_id} {self.status().name}>"
+
+
+async def await_final(future: concurrent.futures.Future[T], cancel: Callable[[], object]) -> T:
+    """The result of a future, in asyncio, with no thread that waits.
+
+    Args:
+        future: the future.
+        cancel: called where the awaiting task is cancelled.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    final = loop.create_future()
+
+    def tell() -> None:
+        if not final.done():
+            final.set_result(None)
+
+    def on_done(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell)
+
+    future.add_done_callback(on_done)
+    try:
+        await final
+    except asyncio.CancelledError:
+        cancel()
+        raise
+    return future.result()
 
 
 def in_event_loop() -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from jobrunner import JobCancelledError, JobStatus, LocalExecutor, PrimitiveJob, wait
+from jobrunner import JobCancelledError, JobStatus, JobTimeoutError, LocalExecutor, PrimitiveJob, as_completed, wait
 from tests.core import oddities, troubles
 from tests.core.gates import Gate, meet
 from tests.core.process_table import await_death, is_alive
@@ -128,3 +129,89 @@ def test_a_loop_that_closes_while_a_job_runs_is_not_disturbed(executor: LocalExe
     assert asyncio.run(look()) is False  # the loop's end cancels what still waits
     wait([job])
     assert job.cancelled()
+
+
+def test_a_future_of_ours_is_awaited_as_a_job_is(executor: LocalExecutor, gate: Gate) -> None:
+    async def main() -> None:
+        assert await executor.submit(oddities.add, 1, 2) == 3
+        with pytest.raises(ValueError, match="no"):
+            await executor.submit(oddities.raise_error, ValueError("no"))
+        future = executor.submit(meet, gate.path)
+        task = asyncio.ensure_future(future)
+        (pid,) = await _arrival(gate)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.get_running_loop().run_in_executor(None, await_death, pid)
+        with pytest.raises(JobCancelledError):
+            await future
+
+    asyncio.run(main())
+
+
+def test_jobs_come_as_they_are_completed(executor: LocalExecutor, gate: Gate) -> None:
+    async def main() -> None:
+        held = PrimitiveJob(meet, gate.path)
+        held.submit(executor)
+        await _arrival(gate)
+        quick = [executor.submit(oddities.add, n) for n in range(5)]
+        failing = executor.submit(oddities.raise_error, ValueError("no"))
+        seen: list[Any] = []
+        jobs: list[Any] = [held, *quick, failing, held]
+        async for job in as_completed(jobs):
+            seen.append(job)
+            if len(seen) == 6:
+                gate.release()
+        assert set(seen[:-1]) == {*quick, failing}
+        assert seen[-1] is held
+
+    asyncio.run(main())
+
+
+def test_leaving_the_loop_over_completed_jobs_leaves_them_alone(executor: LocalExecutor, gate: Gate) -> None:
+    async def main() -> None:
+        held = executor.submit(meet, gate.path, "held")
+        await _arrival(gate)
+        with pytest.raises(JobTimeoutError, match=r"1 of 2 jobs are not final after 0\.05 s"):
+            async for _ in as_completed([held, executor.submit(oddities.add, 1)], timeout=0.05):
+                await executor.submit(oddities.add, 1)
+        task = asyncio.create_task(_all_of(held))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert held.running()
+        gate.release()
+        assert await held == "held"
+
+    asyncio.run(main())
+
+
+async def _all_of(*jobs: Any) -> None:
+    async for _ in as_completed(jobs):
+        pass
+
+
+def test_ten_thousand_awaited_jobs_hold_no_threads(executor: LocalExecutor, gate: Gate) -> None:
+    async def main() -> tuple[int, int]:
+        held = [asyncio.ensure_future(executor.submit(meet, gate.path)) for _ in range(2)]
+        await _arrival(gate, 2)
+        before = threading.active_count()
+        jobs = [PrimitiveJob(oddities.add, n) for n in range(10_000)]
+        for job in jobs:
+            job.submit(executor)
+        results = asyncio.gather(*(_result_of(job) for job in jobs))
+        for _ in range(3):
+            await asyncio.sleep(0)  # each is awaited
+        during = threading.active_count()
+        gate.release(2)
+        assert await results == list(range(10_000))
+        await asyncio.gather(*held)
+        return before, during
+
+    before, during = asyncio.run(main())
+    assert during <= before
+
+
+async def _result_of(job: PrimitiveJob[Any]) -> Any:
+    return await job

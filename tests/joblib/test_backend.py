@@ -1,0 +1,265 @@
+"""joblib's tasks as jobs: results, limits, deaths, cancelling, options."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+joblib = pytest.importorskip("joblib")
+
+from joblib import Parallel, delayed, parallel_config  # noqa: E402
+
+import jobrunner  # noqa: E402
+from jobrunner import (  # noqa: E402
+    InlineExecutor,
+    LocalExecutor,
+    MemoryLimitExceeded,
+    SerializationError,
+    TimeLimitExceeded,
+    WorkerDiedError,
+)
+from jobrunner.joblib.backend import JobrunnerBackend  # noqa: E402
+from tests.core.gates import Gate, append_line, arrive_and_stay, lines, meet  # noqa: E402
+from tests.core.process_table import await_death, is_alive  # noqa: E402
+
+jobrunner.register_joblib()
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def die_at(x: int, at: int, starts: str) -> int:
+    append_line(starts, x)
+    if x == at:
+        os._exit(3)
+    return x
+
+
+def nested(x: int) -> tuple[int, list[int], str]:
+    inner = Parallel(n_jobs=2)
+    results = inner(delayed(square)(y) for y in range(x))
+    return os.getpid(), results, type(inner._backend).__name__
+
+
+def nested_processes(x: int) -> list[int]:
+    found: list[int] = Parallel(n_jobs=2, backend="jobrunner")(delayed(os.getpid)() for _ in range(x))
+    return found
+
+
+def writeable(array: Any) -> tuple[bool, float]:
+    return bool(array.flags.writeable), float(array.sum())
+
+
+def grow(nbytes: int) -> int:
+    return len(bytearray(os.urandom(1 << 20) * (nbytes >> 20)))
+
+
+@pytest.fixture
+def backend() -> Iterator[None]:
+    with parallel_config(backend="jobrunner", n_jobs=2):
+        yield
+
+
+@pytest.mark.parametrize("n_jobs", [2, 3, -1, None])
+def test_results_come_in_order_for_any_number_of_workers(n_jobs: int | None) -> None:
+    with parallel_config(backend="jobrunner"):
+        assert Parallel(n_jobs=n_jobs)(delayed(square)(x) for x in range(200)) == [x * x for x in range(200)]
+
+
+def test_without_n_jobs_all_cpus_are_used() -> None:
+    with parallel_config(backend="jobrunner"):
+        assert joblib.effective_n_jobs(None) == joblib.cpu_count()
+    assert JobrunnerBackend().effective_n_jobs(-1) == joblib.cpu_count()
+    with pytest.raises(ValueError, match="n_jobs == 0"):
+        JobrunnerBackend().effective_n_jobs(0)
+
+
+@pytest.mark.parametrize("return_as", ["generator", "generator_unordered"])
+def test_results_can_be_drawn_as_they_come(backend: None, return_as: str) -> None:
+    results = Parallel(return_as=return_as)(delayed(square)(x) for x in range(50))
+    assert sorted(results) == [x * x for x in range(50)]
+
+
+def test_a_generator_that_is_dropped_ends_what_runs(backend: None, gate: Gate) -> None:
+    results = Parallel(return_as="generator", pre_dispatch="all")(delayed(arrive_and_stay)(gate.path) for _ in range(2))
+    pids = gate.await_arrival(2)
+    with pytest.warns(UserWarning, match="have been cancelled"):
+        del results
+    assert all(await_death(pid) for pid in pids)
+
+
+def test_joblibs_own_timeout_ends_the_process(backend: None, gate: Gate) -> None:
+    Parallel()(delayed(square)(x) for x in range(4))  # the workers are there
+    with pytest.raises(multiprocessing.TimeoutError):
+        Parallel(timeout=2)(delayed(arrive_and_stay)(gate.path) for _ in range(2))
+    assert all(await_death(pid) for pid in gate.await_arrival(2))
+
+
+def test_a_task_that_ends_its_process_is_named_and_the_next_call_works(backend: None, tmp_path: Path) -> None:
+    starts = str(tmp_path / "starts")
+    with pytest.raises(WorkerDiedError, match="exit code 3") as caught:
+        Parallel(batch_size=1)(delayed(die_at)(x, 3, starts) for x in range(6))
+    assert caught.value.report is not None
+    assert caught.value.report.name == "die_at"
+    assert Parallel()(delayed(square)(x) for x in range(3)) == [0, 1, 4]
+
+
+def test_in_a_batch_of_several_the_death_of_one_is_its_own(backend: None, tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    results = Parallel(batch_size=4, return_as="generator", pre_dispatch="all")(
+        delayed(die_at)(x, 6, str(starts)) for x in range(8)
+    )
+    assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(WorkerDiedError) as caught:
+        list(results)
+    assert caught.value.report is not None
+    assert caught.value.report.name == "die_at"
+    assert lines(starts).count("6") == 2, "in its batch, and by itself"
+
+
+def test_limits_are_each_tasks(gate: Gate) -> None:
+    with parallel_config(backend="jobrunner", n_jobs=2, time_limit=0.3), pytest.raises(TimeLimitExceeded):
+        Parallel()(delayed(meet)(gate.path) for _ in range(2))
+    with parallel_config(backend="jobrunner", n_jobs=2, memory_limit="300MB"), pytest.raises(MemoryLimitExceeded):
+        Parallel()(delayed(grow)(1 << 30) for _ in range(2))
+
+
+def test_retries_and_other_options_are_the_executors(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    with (
+        parallel_config(backend="jobrunner", n_jobs=2, retries=2, env={"MARK": "here"}),
+        pytest.raises(WorkerDiedError),
+    ):
+        Parallel(batch_size=1)(delayed(die_at)(x, 0, str(starts)) for x in range(2))
+    assert lines(starts).count("0") == 3
+    with parallel_config(backend="jobrunner", n_jobs=2, env={"MARK": "here"}):
+        assert Parallel()(delayed(os.getenv)("MARK") for _ in range(2)) == ["here", "here"]
+
+
+def test_an_error_of_a_task_is_raised_as_it_is_and_the_rest_is_cancelled(backend: None, gate: Gate) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("one")
+
+    tasks = [delayed(arrive_and_stay)(gate.path), delayed(fail)()]
+    with pytest.raises(ZeroDivisionError, match="one"):
+        Parallel()(tasks)
+    (pid,) = gate.await_arrival()
+    assert await_death(pid)
+
+
+def test_one_calls_failure_leaves_another_calls_tasks_alone(gate: Gate) -> None:
+    found: list[Any] = []
+    with LocalExecutor(max_workers=4) as executor:
+
+        def other() -> None:
+            with parallel_config(backend="jobrunner", n_jobs=2, executor=executor):
+                found.extend(Parallel()(delayed(meet)(gate.path, x) for x in range(2)))
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        pids = gate.await_arrival(2)
+        with parallel_config(backend="jobrunner", n_jobs=2, executor=executor), pytest.raises(WorkerDiedError):
+            Parallel()(delayed(os._exit)(1) for _ in range(2))
+        assert all(is_alive(pid) for pid in pids)
+        gate.release(2)
+        thread.join()
+    assert found == [0, 1]
+
+
+def test_nested_calls_use_threads_and_no_more_processes(backend: None) -> None:
+    found = Parallel()(delayed(nested)(x) for x in (2, 3))
+    assert [results for _, results, _ in found] == [[0, 1], [0, 1, 4]]
+    assert {kind for _, _, kind in found} == {"ThreadingBackend"}
+    inner = Parallel()(delayed(nested_processes)(x) for x in (3, 3))
+    assert all(len(set(pids)) == 1 for pids in inner)
+
+
+def test_large_arrays_arrive_read_only_as_joblibs_do(backend: None) -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.ones(1 << 18)
+    assert Parallel()(delayed(writeable)(array) for _ in range(4)) == [(False, float(1 << 18))] * 4
+    assert Parallel()(delayed(writeable)(array[:100]) for _ in range(4)) == [(True, 100.0)] * 4
+    assert Parallel(max_nbytes=None)(delayed(writeable)(array) for _ in range(2)) == [(True, float(1 << 18))] * 2
+    with pytest.raises(ValueError, match="mmap_mode='r\\+' would have tasks write"):
+        Parallel(mmap_mode="r+")(delayed(writeable)(array) for _ in range(2))
+
+
+def test_an_executor_that_is_there_can_be_used(tmp_path: Path) -> None:
+    with LocalExecutor(max_workers=2) as executor:
+        with parallel_config(backend="jobrunner", executor=executor, time_limit=60):
+            assert joblib.effective_n_jobs(-1) == 2
+            assert Parallel(n_jobs=-1)(delayed(square)(x) for x in range(20)) == [x * x for x in range(20)]
+        assert executor.stats()["done"] >= 1
+    with parallel_config(backend="jobrunner", executor=InlineExecutor(), n_jobs=2):
+        assert Parallel()(delayed(square)(x) for x in range(5)) == [0, 1, 4, 9, 16]
+    with (
+        parallel_config(backend="jobrunner", executor=executor, n_jobs=2),
+        pytest.raises(jobrunner.ExecutorShutdownError),
+    ):
+        Parallel()(delayed(square)(x) for x in range(5))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temp_folder": "/tmp"}, "takes no temp_folder: arrays go to the workers in shared memory"),
+        ({"timeout": 3}, "takes no timeout: say Parallel"),
+        ({"idle_worker_timeout": 3}, "say idle_timeout"),
+        ({"max_pending": 3}, "pre_dispatch"),
+        ({"tiem_limit": 3}, "has no option tiem_limit"),
+        ({"executor": 3}, "executor must be a LocalExecutor"),
+        ({"executor": InlineExecutor(), "env": {}}, "env: with executor="),
+    ],
+)
+def test_what_has_no_meaning_here_is_refused_with_what_to_use_instead(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message), parallel_config(backend="jobrunner", n_jobs=2, **options):
+        Parallel()(delayed(square)(x) for x in range(2))
+
+
+def test_what_cannot_be_sent_is_named(backend: None) -> None:
+    with pytest.raises(SerializationError, match=r"argument 0 .* of 'square'"):
+        Parallel()(delayed(square)(x) for x in [threading.Lock(), 1])
+
+
+def test_joblib_missing_names_the_extra() -> None:
+    program = (
+        "import sys\nsys.modules['joblib'] = None\nimport jobrunner\n"
+        "try:\n    jobrunner.register_joblib()\nexcept ImportError as error:\n    print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "pip install 'jobrunner[joblib]'" in ran.stdout, ran.stderr
+
+
+def test_short_tasks_are_sent_several_at_a_time(backend: None) -> None:
+    parallel = Parallel()
+    assert parallel(delayed(square)(x) for x in range(5000)) == [x * x for x in range(5000)]
+    assert parallel.n_dispatched_batches < 2500
+
+
+def test_in_a_fork_executors_are_made_anew(backend: None) -> None:
+    assert Parallel()(delayed(square)(x) for x in range(3)) == [0, 1, 4]
+    reader, writer = os.pipe()
+    begun = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            if Parallel()(delayed(square)(x) for x in range(3)) == [0, 1, 4]:
+                os.write(writer, b"good")
+                code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        assert answer.read() == b"good", time.monotonic() - begun
+    assert os.waitpid(pid, 0)[1] == 0
