@@ -14,6 +14,7 @@ from jobrunner.executors.default import get_executor
 from jobrunner.executors.foreign import as_job_executor
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement, await_final
 from jobrunner.executors.services import run_callback
+from jobrunner.html import job_table
 from jobrunner.job_ids import new_job_id
 from jobrunner.parcel import Parcel
 from jobrunner.report import JobOutput, JobReport
@@ -384,6 +385,9 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
             return None
         error = future.exception()
         return (True, dump_result(future.result())) if error is None else (False, dump_exception(error))
+
+    def _repr_html_(self) -> str:
+        return job_table(type(self).__name__, self.report())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._job_id} {self.status().name}>"

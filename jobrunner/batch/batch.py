@@ -20,7 +20,7 @@ from jobrunner.batch.encoding import storable_text
 from jobrunner.batch.identity import identify
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus, Summary
 from jobrunner.batch.points import Points, as_points, sweep
-from jobrunner.batch.progress import Progress
+from jobrunner.batch.progress import Progress, ProgressMode
 from jobrunner.batch.records import BatchRecord, Counts, PointRecord
 from jobrunner.batch.registry import Description, Registration, Resumption, register
 from jobrunner.batch.replicates import aggregate
@@ -199,7 +199,7 @@ class Batch:
     def run(
         self,
         executor: concurrent.futures.Executor | None = None,
-        progress: bool | str | None = None,
+        progress: ProgressMode = None,
         *,
         fresh: bool = False,
         accept_changes: bool = False,
@@ -215,8 +215,10 @@ class Batch:
 
         Args:
             executor: where the jobs run; default `get_executor`'s.  It stays open.
-            progress: ``True``: a bar on stderr; ``"plain"``: a line there every 30 seconds; False: neither; None: a bar
-                if stderr is a terminal, else nothing.
+            progress: ``True``: a bar on stderr, or in the notebook; ``"plain"``: a line on stderr every 30 seconds;
+                False: neither; None: a bar if stderr is a terminal or this a notebook, else nothing.  A class of tqdm's
+                (``tqdm.auto.tqdm``): a bar of that.  Any other function: ``function(ended, failed, total)`` is called
+                on this thread with numbers of points, some ten times a second at most, and at the end.
             fresh: begin anew; what there is stays in the store under another name.
             accept_changes: go on although the function's source, a fixed parameter or the seed has changed.
             retry_failed: run points again that have failed.
@@ -280,7 +282,8 @@ class Batch:
                 )
             finally:
                 source.close()
-        after = self._counts(batch)
+            after = self._counts(batch)
+            display.end(done=after.done, failed=after.failed)
         done = min(counts[OutcomeStatus.DONE], after.done)
         return Summary(
             total=after.total,

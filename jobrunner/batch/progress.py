@@ -1,10 +1,11 @@
-"""How far a batch is, on stderr: a bar on a terminal, a line now and then elsewhere, or nothing."""
+"""How far a batch is: a bar on a terminal or in a notebook, a line now and then, or whatever the user names."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, TextIO
 
@@ -15,16 +16,23 @@ from rich.text import Text
 
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus
 from jobrunner.batch.run import Activity
+from jobrunner.batch.tellers import make_teller
 from jobrunner.batch.work import Whole
 from jobrunner.memory import format_bytes
 
-__all__ = ["PLAIN", "Progress", "format_duration"]
+__all__ = ["PLAIN", "Progress", "ProgressMode", "format_duration"]
+
+#: See `Batch.run`.
+ProgressMode = bool | str | Callable[..., object] | None
 
 #: The mode of one line now and then.
 PLAIN: Final = "plain"
 
 #: Seconds between two such lines.
 _LINE_S = 30.0
+
+#: Tellers are told no more often than so, in seconds, and of the end.
+_TOLD_S = 0.1
 
 #: The weight of the newest job in the smoothed length of jobs.
 _NEWEST = 0.05
@@ -68,12 +76,16 @@ class Progress:
 
     Args:
         name: the batch's name.
-        mode: ``True``: a bar; ``"plain"``: lines; False: nothing; None: a bar if stderr is a terminal, else nothing.
+        mode: as of `Batch.run`.
     """
 
-    def __init__(self, name: str, mode: bool | str | None = None) -> None:
-        if mode is not None and mode not in (True, False, PLAIN):
-            raise ValueError(f"progress must be True, False, {PLAIN!r} or None, not {mode!r}")
+    def __init__(self, name: str, mode: ProgressMode = None) -> None:
+        if mode is not None and not callable(mode) and mode not in (True, False, PLAIN):
+            raise ValueError(
+                f"progress must be True, False, {PLAIN!r}, None, a function or a class of tqdm's, not {mode!r}"
+            )
+        self._teller = make_teller(mode, name)
+        self._told_at = 0.0
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self._name = name
         self._plain = mode == PLAIN
@@ -91,7 +103,7 @@ class Progress:
             # What the jobs log appears above it.
             redirect_stdout=False,
             redirect_stderr=True,
-            disable=not (mode is True or (mode is None and terminal)),
+            disable=self._teller is not None or not (mode is True or (mode is None and terminal)),
         )
         # The log handlers that write above the bar while it is shown, and where they write else.
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
@@ -132,6 +144,7 @@ class Progress:
         self._task = self._bar.add_task(
             self._name, total=total, completed=self._ended, failed=failed, rate=0.0, left="-", memory=""
         )
+        self._update(True)
 
     def advance(self, outcome: Outcome) -> None:
         """Count one outcome."""
@@ -142,8 +155,17 @@ class Progress:
         if outcome.report is not None and outcome.report.run_s is not None:
             length = outcome.report.run_s
             self._job_s = length if self._job_s is None else (1 - _NEWEST) * self._job_s + _NEWEST * length
-        if not self._bar.disable:
-            self._bar.update(self._task, completed=self._ended, failed=self._failed)
+        self._update(False)
+
+    def end(self, *, done: int, failed: int) -> None:
+        """The run is over.
+
+        Args:
+            done: points that are done.
+            failed: those that have failed.
+        """
+        self._ended, self._failed = done + failed, failed
+        self._update(True)
 
     def show(self, activity: Activity, whole: Whole | None = None) -> None:
         """Take note of what the run is doing, once a second.
@@ -155,13 +177,23 @@ class Progress:
         if whole is not None:
             self._ended, self._failed = whole.done + whole.failed, whole.failed
             self._workers = self._own_workers + whole.other_workers
+            self._update(True)
         self._rate, self._memory = activity["rate"] * self._workers / self._own_workers, activity["rss_bytes"]
         if not self._bar.disable:
-            self._bar.update(self._task, completed=self._ended, failed=self._failed)
             self._bar.update(self._task, rate=self._rate, left=self.left(), memory=format_bytes(self._memory))
         if self._plain and time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + _LINE_S
             print(self.line(), file=sys.stderr, flush=True)
+
+    def _update(self, at_once: bool) -> None:
+        """Show how many have ended; at once, or unless that was shown a moment ago."""
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=self._ended, failed=self._failed)
+        if self._teller is not None:
+            now = time.monotonic()
+            if at_once or now >= self._told_at + _TOLD_S:
+                self._told_at = now
+                self._teller.tell(self._ended, self._failed, self._total, self.left())
 
     def left(self) -> str:
         """The time left, for people."""
@@ -197,6 +229,8 @@ class Progress:
             handler.setStream(plain)
         self._handlers = []
         self._bar.stop()
+        if self._teller is not None:
+            self._teller.close()
 
 
 def _handlers_of(stream: TextIO) -> list[logging.StreamHandler[Any]]:

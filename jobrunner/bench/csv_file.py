@@ -11,7 +11,7 @@ from typing import Any
 from jobrunner.bench.result import BenchmarkResult, Sample
 from jobrunner.storage.whole_file import whole_file
 
-__all__ = ["write_csv"]
+__all__ = ["table", "write_csv"]
 
 _COLUMNS = (
     "round",
@@ -29,50 +29,63 @@ _COLUMNS = (
 )
 
 
-def write_csv(result: BenchmarkResult, path: str | os.PathLike[str]) -> None:
-    """Write the samples, whole or not at all: columns for the implementation, each parameter, and the sample.
+def table(result: BenchmarkResult) -> tuple[list[str], Iterator[list[Any]]]:
+    """The samples as the names of columns, and rows of values; None where there is no value.
 
-    A failed sample is a line without seconds.
+    Columns are the implementation, each parameter, and what there is to say of a sample; a timed value is a row, and so
+    is a sample that has failed.
+    """
+    # A parameter may have the name of a column of ours.
+    names = [f"parameter.{name}" if name in ("implementation", *_COLUMNS) else name for name in result.parameters]
+    return ["implementation", *names, *_COLUMNS], _rows(result)
+
+
+def write_csv(result: BenchmarkResult, path: str | os.PathLike[str]) -> None:
+    """Write the samples, whole or not at all; see `table`.
 
     Raises:
         StoreError: it can't be written.
     """
-    # A parameter may have the name of a column of ours.
-    names = [f"parameter.{name}" if name in ("implementation", *_COLUMNS) else name for name in result.parameters]
+    columns, rows = table(result)
+    first = len(columns) - len(_COLUMNS)
     with whole_file(path, "CSV file") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["implementation", *names, *_COLUMNS])
-        for series in result.series:
-            point = [_cell(series.parameters[name]) if name in series.parameters else "" for name in result.parameters]
-            for sample in series.samples:
-                for number, seconds in _values(sample):
-                    writer.writerow([series.implementation, *point, *_row(sample, number, seconds)])
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_parameter(value) for value in row[:first]] + [_cell(value) for value in row[first:]])
 
 
-def _values(sample: Sample) -> Iterator[tuple[int | str, float | str]]:
-    if sample.failure is not None:
-        yield "", ""
-    for number, seconds in enumerate(sample.values):
-        yield number, repr(seconds)
+def _rows(result: BenchmarkResult) -> Iterator[list[Any]]:
+    for series in result.series:
+        point = [series.parameters.get(name, "") for name in result.parameters]
+        for sample in series.samples:
+            for number, seconds in [(None, None)] if sample.failure is not None else enumerate(sample.values):
+                yield [series.implementation, *point, *_row(sample, number, seconds)]
 
 
-def _row(sample: Sample, number: int | str, seconds: float | str) -> list[Any]:
+def _row(sample: Sample, number: int | None, seconds: float | None) -> list[Any]:
     return [
         sample.round,
         number,
         seconds,
-        "" if sample.cpu_s is None else repr(sample.cpu_s),
+        sample.cpu_s,
         sample.loops,
-        "" if sample.peak_rss_bytes is None else sample.peak_rss_bytes,
+        sample.peak_rss_bytes,
         " ".join(map(str, sample.cores)),
-        "" if sample.load is None else f"{sample.load:.3f}",
-        int(sample.beside_others),
-        "" if sample.started_at is None else repr(sample.started_at),
-        sample.failure or "",
-        sample.error or "",
+        None if sample.load is None else round(sample.load, 3),
+        sample.beside_others,
+        sample.started_at,
+        sample.failure,
+        sample.error,
     ]
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _parameter(value: Any) -> str:
     """A parameter's value: text as it stands, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,17 +1,17 @@
-"""How far a benchmark is, on stderr: a bar on a terminal, a line now and then, or nothing."""
+"""How far a benchmark is: a bar on a terminal, a line now and then, nothing, or a bar of tqdm's."""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-__all__ = ["PLAIN", "ProgressBar"]
+__all__ = ["PLAIN", "ProgressBar", "TqdmProgress"]
 
 #: The mode of one line now and then.
 PLAIN: Final = "plain"
@@ -66,3 +66,29 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+
+class TqdmProgress:
+    """A bar of a class of tqdm's.  A context manager, and what `jobrunner.bench.measure.Progress` says.
+
+    Args:
+        kind: the class.
+        name: stands before the bar.
+    """
+
+    def __init__(self, kind: type[Any], name: str) -> None:
+        self._bar = kind(desc=name)
+
+    def __call__(self, done: float, total: float | None, doing: str) -> None:
+        """See `jobrunner.bench.measure.Progress`."""
+        self._bar.total = total
+        self._bar.set_postfix_str(doing, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> TqdmProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()

@@ -14,6 +14,8 @@ from jobrunner.bench import amdahl, checks, growth, intervals
 from jobrunner.bench.settings import SAMPLES_MOST
 
 if TYPE_CHECKING:
+    import pandas
+
     from jobrunner.bench import compare
 
 __all__ = ["BenchmarkResult", "Growth", "Sample", "Scaling", "ScalingRun", "Series", "short_names"]
@@ -380,6 +382,21 @@ class BenchmarkResult:
         from jobrunner.bench.csv_file import write_csv
 
         write_csv(self, path)
+
+    def dataframe(self) -> pandas.DataFrame:
+        """The samples as a table of pandas, with the columns of `write_csv`.
+
+        Raises:
+            ImportError: pandas is not installed (``pip install 'jobrunner[pandas]'``).
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("BenchmarkResult.dataframe() needs pandas: pip install 'jobrunner[pandas]'") from error
+        from jobrunner.bench.csv_file import table
+
+        columns, rows = table(self)
+        return pandas.DataFrame(rows, columns=columns)
 
     def plot(
         self, directory: str | os.PathLike[str], compared: Sequence[compare.Comparison] | None = None

@@ -8,14 +8,15 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from jobrunner.batch import Points, StopRequest, canonical_json
+from jobrunner.batch import Points, StopRequest, canonical_json, is_tqdm
 from jobrunner.bench.cores import Cores, choose_cores, vacated
 from jobrunner.bench.journal import Journal, JournalStore, Stored, read_benchmark
 from jobrunner.bench.machine import describe, warnings_of_machine
 from jobrunner.bench.measure import Engine, Measurement, Progress, local_engine
 from jobrunner.bench.plan import Plan, make_plan
+from jobrunner.bench.progress import TqdmProgress
 from jobrunner.bench.result import BenchmarkResult, Series
 from jobrunner.bench.settings import Settings
 from jobrunner.options import PoolOptions
@@ -43,7 +44,7 @@ def benchmark(
     store: str | os.PathLike[str] | None = None,
     fresh: bool = False,
     stop: StopRequest | None = None,
-    progress: Progress | None = None,
+    progress: Progress | type[Any] | None = None,
     on_message: Callable[[str], object] | None = None,
 ) -> BenchmarkResult:
     """Time functions, each sample a job in a worker of its own.
@@ -77,7 +78,7 @@ def benchmark(
         fresh: begin anew although the store has a part.
         stop: ends it early; what was measured is returned.
         progress: called before each sample with how many were taken, how many there are (None: not known), and what is
-            timed now.
+            timed now; or a class of tqdm's.
         on_message: called with what a user should know meanwhile, a sentence each.
 
     Returns:
@@ -115,7 +116,11 @@ def benchmark(
         settings=settings,
     )
     cores = choose_cores(settings.threads, pin=affinity, wanted=cpus)
-    return measure(plan, cores, store=store, fresh=fresh, stop=stop, progress=progress, on_message=on_message)
+    with contextlib.ExitStack() as leaving:
+        told = cast("Progress | None", progress)
+        if is_tqdm(progress):
+            told = leaving.enter_context(TqdmProgress(progress, plan.name))
+        return measure(plan, cores, store=store, fresh=fresh, stop=stop, progress=told, on_message=on_message)
 
 
 def measure(

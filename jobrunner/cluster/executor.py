@@ -20,6 +20,7 @@ from jobrunner.errors import JobError, SerializationError
 from jobrunner.executors.base import JobExecutor, start_when_ready
 from jobrunner.executors.future import JobFuture
 from jobrunner.executors.inline import InlineExecutor
+from jobrunner.html import facts_table
 from jobrunner.job_ids import new_job_id
 from jobrunner.memory import format_bytes
 from jobrunner.messages import pack_call
@@ -344,6 +345,9 @@ class ClusterExecutor(JobExecutor):
     def __reduce__(self) -> tuple[type[InlineExecutor], tuple[()]]:
         # In a worker, where it arrives, jobs are run in line.
         return InlineExecutor, ()
+
+    def _repr_html_(self) -> str:
+        return facts_table(type(self).__name__, {"address": self._keeper.address, **self.stats()})
 
     def __repr__(self) -> str:
         stats = self.stats()

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from jobrunner.errors import JobCancelledError, JobError, JobRunnerError, JobTimeoutError
 from jobrunner.executors.services import run_callback
+from jobrunner.html import job_table
 from jobrunner.parcel import Parcel
 from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import load_exception, load_result
@@ -398,6 +399,9 @@ class JobFuture(concurrent.futures.Future[T]):
     def set_exception(self, exception: BaseException | None) -> None:
         """Refused: the future's state is its executor's."""
         raise JobError("a JobFuture's state is set by its executor alone", job_id=self.job_id)
+
+    def _repr_html_(self) -> str:
+        return job_table("JobFuture", self.report())
 
     def __repr__(self) -> str:
         return f"<JobFuture {self.job_id} {self.status().name}>"

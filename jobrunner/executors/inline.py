@@ -19,6 +19,7 @@ from jobrunner.errors import (
 from jobrunner.execution import execute
 from jobrunner.executors.base import JobExecutor, check_possible, start_when_ready
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
+from jobrunner.html import facts_table
 from jobrunner.job_ids import new_job_id
 from jobrunner.messages import unpack_call
 from jobrunner.options import JobOptions, check_count, check_seconds
@@ -248,6 +249,9 @@ class InlineExecutor(JobExecutor):
 
     def __reduce__(self) -> tuple[type[InlineExecutor], tuple[()]]:
         return InlineExecutor, ()
+
+    def _repr_html_(self) -> str:
+        return facts_table("InlineExecutor", {"jobs run": "in this process"})
 
     def __repr__(self) -> str:
         return "<InlineExecutor>"

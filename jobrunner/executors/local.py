@@ -20,6 +20,7 @@ from jobrunner.executors.output import CAN_REDIRECT, OutputWriter
 from jobrunner.executors.pool import Pool
 from jobrunner.executors.pool_job import PoolJob
 from jobrunner.executors.services import services
+from jobrunner.html import facts_table
 from jobrunner.memory import format_bytes
 from jobrunner.messages import pack_call
 from jobrunner.options import JobOptions, PoolOptions, check_count, check_seconds, default_max_workers
@@ -381,6 +382,9 @@ class LocalExecutor(JobExecutor):
     def __reduce__(self) -> tuple[type[InlineExecutor], tuple[()]]:
         # In a worker, where it arrives, jobs are run in line.
         return InlineExecutor, ()
+
+    def _repr_html_(self) -> str:
+        return facts_table("LocalExecutor", {"max_workers": self._holder.max_workers, **self.stats()})
 
     def __repr__(self) -> str:
         stats = self.stats()

@@ -20,7 +20,7 @@ _FLOORS = {
     "errors": 0, "status": 0,
     "options": 1, "report": 1, "backend": 1, "serialization": 1, "messages": 1, "role": 1, "handover": 1,
     "execution": 1, "processes": 1, "streams": 1, "texts": 1, "memory": 1, "segments": 1, "received": 1,
-    "anonymous_memory": 1, "parcel": 1, "sharing": 1, "job_ids": 1,
+    "anonymous_memory": 1, "parcel": 1, "sharing": 1, "job_ids": 1, "html": 1,
     "worker": 2, "executors": 2,
     "primitive_job": 3, "algorithm_job": 3, "waiting": 3, "cluster": 3,
     "storage": 1, "batch": 4, "bench": 4,
@@ -81,6 +81,7 @@ def test_a_module_imports_from_floors_below_its_own_or_its_own_package(module: s
 _SIDEWAYS = {
     "report": ("status",),
     "options": ("memory",),
+    "html": ("memory", "report", "status"),
     "memory": ("anonymous_memory", "processes"),
     "parcel": ("segments",),
     "serialization": ("parcel",),

@@ -1,0 +1,90 @@
+"""In a notebook: what jobs and executors look like, a batch's progress, and what is left when the kernel goes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
+nbformat: Any = pytest.importorskip("nbformat")
+
+from tests.core.process_table import await_death, is_alive  # noqa: E402
+
+_SETUP = """
+import os, signal
+from jobrunner import Batch, LocalExecutor, PrimitiveJob, sweep
+executor = LocalExecutor(2)
+def scaled(x, by=10): return x * by
+"""
+
+
+def _run(*cells: str) -> Any:
+    """A notebook of these cells, executed."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    return notebook
+
+
+def _html(cell: Any) -> list[str]:
+    return [output["data"]["text/html"] for output in cell.outputs if "text/html" in output.get("data", {})]
+
+
+def test_jobs_and_executors_are_shown_as_tables(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = _run(
+        _SETUP + "job = PrimitiveJob(scaled, 3); job.submit(executor); job.result()",
+        "job",
+        "executor",
+        "dying = executor.submit(os._exit, 3)\ndying.exception()\ndying",
+    )
+    (job,), (pool,), (dying,) = (_html(cell) for cell in notebook.cells[1:])
+    assert "PrimitiveJob: DONE" in job
+    assert "<td>scaled</td>" in job
+    assert "<td>max_workers</td><td>2</td>" in pool
+    assert "JobFuture: ERROR" in dying
+    assert "exit code 3" in dying
+
+
+def test_a_batch_shows_a_bar_below_its_cell_and_takes_it_away(
+    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = _run(
+        _SETUP + "shown = []\nfrom IPython import display\nhtml = display.HTML\n"
+        "display.HTML = lambda text: (shown.append(text), html(text))[1]",
+        "batch = Batch(scaled, sweep(x=[1, 2, 3]), name='scaled <b>')\nbatch.run(executor).done",
+        "print(shown[0]); print(shown[-2]); print(repr(shown[-1]))",
+        "batch.run(executor, progress=False).skipped",
+    )
+    assert _html(notebook.cells[1]) == [""]
+    first, last, gone = notebook.cells[2].outputs[0]["text"].splitlines()
+    assert "scaled &lt;b&gt; <progress value='0' max='3'>" in first
+    assert "<progress value='3' max='3'></progress> 3/3, 0 failed" in last
+    assert gone == "''"
+    assert _html(notebook.cells[3]) == []
+
+
+def test_a_kernel_that_is_restarted_leaves_no_process(
+    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cell = nbformat.v4.new_code_cell(
+        _SETUP + "running = executor.submit(signal.pause)\nwhile not running.running(): pass\n"
+        "print(os.getpid(), running.report().pid, executor.submit(os.getpid).result())"
+    )
+    again = nbformat.v4.new_code_cell(_SETUP + "print(executor.submit(scaled, 4).result())")
+    notebook = nbformat.v4.new_notebook(cells=[cell, again])
+    client = nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3")
+    with client.setup_kernel():
+        client.execute_cell(cell, 0)
+        pids = [int(pid) for pid in cell.outputs[0]["text"].split()]
+        assert all(is_alive(pid) for pid in pids)
+        nbclient.util.run_sync(client.km.restart_kernel)(now=True)
+        assert all(await_death(pid) for pid in pids)
+        nbclient.util.run_sync(client.kc.wait_for_ready)(timeout=60)
+        client.execute_cell(again, 1)
+    assert again.outputs[0]["text"] == "40\n"
