@@ -85,7 +85,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize("mode", ["fancy", 1.5, ""])
 def test_another_mode_is_refused(mode: Any) -> None:
-    with pytest.raises(ValueError, match="progress must be True, False, 'plain' or None"):
+    with pytest.raises(ValueError, match="progress must be True, False, 'plain', None, a function"):
         Progress("x", mode)
 
 
