@@ -273,9 +273,11 @@ class EventTokenCounter(TokenCounter):
         self._fd = fd
 
     def give(self, count: int) -> None:
+        """Add tokens, in one system call whatever their number."""
         os.eventfd_write(self._fd, count)
 
     def take(self) -> bool:
+        """Take a token, without waiting; whether there was one."""
         try:
             os.eventfd_read(self._fd)
         except BlockingIOError:
@@ -283,6 +285,7 @@ class EventTokenCounter(TokenCounter):
         return True
 
     def close(self) -> None:
+        """Release this process's descriptor; the other side's goes on."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

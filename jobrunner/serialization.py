@@ -216,6 +216,7 @@ class CallPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     substitute: Callable[[Any], Any] | None = None
 
     def reducer_override(self, obj: Any) -> Any:
+        """How an object is pickled, where that is not left to cloudpickle; called by the pickler for each."""
         if self.substitute is not None:
             handle = self.substitute(obj)
             if handle is not None:

@@ -61,9 +61,11 @@ _WARM_TRIES = 3
 class Engine(Protocol):
     """Where tasks are run: a `LocalExecutor`, or what a test has in its place."""
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]: ...
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """Have a task run; the future is settled when it is over."""
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False) -> None: ...
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False) -> None:
+        """Take no more tasks; with `kill_workers` end those that run."""
 
 
 def local_engine(plan: Plan, width: int | None) -> Engine:

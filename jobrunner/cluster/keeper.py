@@ -248,27 +248,35 @@ class Keeper:
     # --- what the engine tells; any thread ---
 
     def node_up(self, node: str, description: Mapping[str, Any]) -> None:
+        """A node has come: jobs may go there once it has a lease."""
         self._do(self._node_up, node, description)
 
     def node_down(self, node: str, why: str) -> None:
+        """A node is gone: its jobs are tried again elsewhere, or fail, and name it with the reason `why`."""
         self._do(self._node_down, node, why)
 
     def events(self, node: str, events: Sequence[tuple[Any, ...]]) -> None:
+        """A node tells of its jobs, in the order in which it came about; see `Node.collect`."""
         self._do(self._take_events, node, events)
 
     def posted(self, node: str, error: str | None) -> None:
+        """The message to a node has arrived, or (`error`) can't: the next one may go there."""
         self._do(self._posted, node, error)
 
     def unsent(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
+        """Operations were too large for the engine: the jobs that they carry fail alone."""
         self._do(self._unsent, node, operations, why)
 
     def leased(self, lease: int, node: str) -> None:
+        """A lease has its place on a node, the first or another one."""
         self._do(self._leased, lease, node)
 
     def lease_failed(self, lease: int, why: str | None) -> None:
+        """A lease has no place, and will not get one; None: by no fault of its own."""
         self._do(self._lease_failed, lease, why)
 
     def lost(self, why: str) -> None:
+        """The cluster can't be reached any more: what is not final fails with `ClusterLostError`."""
         self._do(self._lose, why)
 
     # --- the keeper's thread ---

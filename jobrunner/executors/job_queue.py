@@ -29,11 +29,13 @@ class JobQueue:
         return found
 
     def append(self, job: Job) -> None:
+        """Put a job behind those of its priority."""
         jobs = self._by_priority.get(job.options.priority)
         (self._deque(job.options.priority) if jobs is None else jobs).append(job)
         self.count += 1
 
     def append_front(self, job: Job) -> None:
+        """Put a job before those of its priority: it was sent, and had not started."""
         self._deque(job.options.priority).appendleft(job)
         self.count += 1
 
