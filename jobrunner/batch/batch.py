@@ -65,7 +65,10 @@ class Batch:
             one drawn at random, and stored.
         replicates: how often each point is run, each time with a seed of its own.
         fixed: parameters that are the same for every point; another value at a resume is refused.
-        time_limit, memory_limit, threads, grace: options of the jobs, as `LocalExecutor` has them.
+        time_limit: seconds that a job may take, as of `LocalExecutor`.
+        memory_limit: bytes, or text such as ``"2GiB"``, that a job's processes may use.
+        threads: BLAS/OpenMP threads that a job may use, and cores that it takes up.
+        grace: seconds between a polite interrupt and the end of a job's processes.
         retries: how often a point is run again after its worker died, with growing pauses.
         max_failures: stop after so many points have failed in one run; None: go on.
         capture_output: whether what jobs print goes to the store (`jobrunner logs`) instead of the terminal.
