@@ -12,7 +12,24 @@ import pytest
 
 from tests.documents import ROOT, blocks, pattern, shell_variables
 
-OVERNIGHT, BENCHMARKING, QISKIT, CLUSTER = "overnight.md", "benchmarking.md", "qiskit.md", "cluster.md"
+OVERNIGHT = "overnight.md"
+
+#: The pages whose blocks are run, each with the package that it needs besides.
+PAGES: dict[str, str | None] = {
+    "index.md": None,
+    "tutorial.md": None,
+    "cancelling.md": None,
+    "memory.md": "numpy",
+    "seeds.md": "numpy",
+    "dead-jobs.md": None,
+    "command-line.md": None,
+    "lanes.md": None,
+    "security.md": None,
+    "architecture.md": None,
+    "benchmarking.md": None,
+    "qiskit.md": "qiskit",
+    "cluster.md": "distributed",
+}
 
 
 def _page(name: str) -> str:
@@ -54,6 +71,8 @@ def test_what_is_left_out_of_an_output_may_be_anything_and_the_rest_must_be_ther
 def _run_page(name: str, directory: Path, environment: dict[str, str]) -> None:
     directory.mkdir()
     for block in blocks(_page(name)):
+        if block.language not in ("python", "sh"):
+            continue
         where = f"docs/{name}:{block.line}"
         if ".dataframe()" in block.code and importlib.util.find_spec("pandas") is None:
             compile(block.code, where, "exec")
@@ -79,18 +98,21 @@ def _run_page(name: str, directory: Path, environment: dict[str, str]) -> None:
         assert re.fullmatch(pattern(_comparable(shown)), printed), f"{where}: {ran.stdout}"
 
 
-def test_the_guide_to_benchmark_runs_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
-    _run_page(BENCHMARKING, tmp_path / "reader", environment)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_says_what_is_true(page: str, tmp_path: Path, environment: dict[str, str]) -> None:
+    needed = PAGES[page]
+    if needed is not None:
+        pytest.importorskip(needed)
+    _run_page(page, tmp_path / "reader", environment)
 
 
-def test_the_guide_to_qiskit_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
-    pytest.importorskip("qiskit")
-    _run_page(QISKIT, tmp_path / "reader", environment)
-
-
-def test_the_guide_to_clusters_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
-    pytest.importorskip("distributed")
-    _run_page(CLUSTER, tmp_path / "reader", environment)
+def test_every_page_with_code_is_run_by_a_test_here() -> None:
+    with_code = {
+        page.name
+        for page in (ROOT / "docs").rglob("*.md")
+        if any(block.language in ("python", "sh") for block in blocks(page.read_text(encoding="utf-8")))
+    }
+    assert with_code <= {*PAGES, OVERNIGHT}
 
 
 def test_the_guide_to_overnight_batches_says_what_is_true(tmp_path: Path, environment: dict[str, str]) -> None:
