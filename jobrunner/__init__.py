@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from jobrunner.batch import zip_points as zip_points
     from jobrunner.bench.result import BenchmarkResult as BenchmarkResult
     from jobrunner.bench.run import benchmark as benchmark
+    from jobrunner.cluster.dask import DaskExecutor as DaskExecutor
+    from jobrunner.cluster.ray import RayExecutor as RayExecutor
+    from jobrunner.errors import ClusterLostError as ClusterLostError
     from jobrunner.errors import ExecutorShutdownError as ExecutorShutdownError
     from jobrunner.errors import JobCancelledError as JobCancelledError
     from jobrunner.errors import JobError as JobError

@@ -221,6 +221,10 @@ class CallPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             handle = self.substitute(obj)
             if handle is not None:
                 return handle.__reduce__()
+        if isinstance(obj, types.CodeType):
+            # Later cloudpickles leave out the file, and with it the lines that a traceback would show.
+            build, parts = self.dispatch_table[types.CodeType](obj)
+            return build, tuple(obj.co_filename if part == _NO_FILE else part for part in parts)
         if isinstance(obj, BaseException) and getattr(dispatch_table.get(type(obj)), "__module__", "")[:5] == "tblib":
             # Dask has exceptions pickled by tblib, which loses the code of a SystemExit, or an ImportError's name.
             return obj.__reduce_ex__(PROTOCOL)
@@ -230,6 +234,9 @@ class CallPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
                 return _global_generator, (module, path)
         return super().reducer_override(obj)
 
+
+#: What cloudpickle says in place of a function's file.
+_NO_FILE = "<dynamic-code>"
 
 #: Where the global generators stand.
 _GENERATORS = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))

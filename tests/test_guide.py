@@ -29,6 +29,9 @@ PAGES: dict[str, str | None] = {
     "benchmarking.md": None,
     "qiskit.md": "qiskit",
     "cluster.md": "distributed",
+    "asyncio.md": "trio",
+    "joblib.md": "sklearn",
+    "notebooks.md": "tqdm",
 }
 
 

@@ -419,15 +419,15 @@ async def await_final(future: concurrent.futures.Future[T], cancel: Callable[[],
     loop = asyncio.get_running_loop()
     final = loop.create_future()
 
-    def tell() -> None:
+    def _tell() -> None:
         if not final.done():
             final.set_result(None)
 
-    def on_done(_: object) -> None:
+    def _on_done(_: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(tell)
+            loop.call_soon_threadsafe(_tell)
 
-    future.add_done_callback(on_done)
+    future.add_done_callback(_on_done)
     try:
         await final
     except asyncio.CancelledError:

@@ -373,6 +373,27 @@ def test_death():
     caller.assert_nothing_left(5.0)
 
 
+def test_the_traceback_of_a_scripts_function_shows_its_file_and_lines(script: Run) -> None:
+    caller = script(
+        """
+import traceback
+from jobrunner import LocalExecutor
+
+def divide(x):
+    return 1 / x  # the line
+
+with LocalExecutor(1) as executor:
+    try:
+        executor.submit(divide, 0).result()
+    except ZeroDivisionError:
+        print(traceback.format_exc())
+"""
+    )
+    output = caller.check()
+    assert "return 1 / x  # the line" in output
+    assert "script.py" in output.partition("The above exception")[0]
+
+
 def test_a_notebook_runs_what_its_cells_define_now_and_its_end_leaves_nothing(script: Run) -> None:
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
