@@ -163,9 +163,13 @@ class RayCluster:
                 start_new_session=True,
             )  # fmt: skip
 
-    def add_node(self, *options: str) -> subprocess.Popen[bytes]:
-        """One more node."""
-        return self._start("--address", self.address, *options)
+    def add_node(self, *options: str, **variables: str) -> subprocess.Popen[bytes]:
+        """One more node, with variables of its processes' environment."""
+        before, self._configuration = self._configuration, {**self._configuration, **variables}
+        try:
+            return self._start("--address", self.address, *options)
+        finally:
+            self._configuration = before
 
     def _await(self, nodes: int) -> None:
         """Wait until so many nodes are there, asking in a process of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import uuid
@@ -20,10 +21,11 @@ __all__ = ["DaskExecutor"]
 _log = logging.getLogger("jobrunner")
 
 #: Connecting gives up after so many seconds.
-_CONNECT_S = 8.0
-#: So does scattering data to a worker.
-_SCATTER_S = 30.0
+_CONNECT_S = 5.0
+#: How often it is looked whether a worker that data are sent to is there still.
+_LOOK_S = 1.0
 
+_SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx", "inproc")
 _START = "`dask scheduler` starts one and prints its address"
 
 
@@ -89,8 +91,8 @@ class _DaskLink:
     def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
         self._run(self._post(node, operations))
 
-    def ask_lease(self, lease: int, threads: int) -> None:
-        self._run(self._ask_lease(lease))
+    def ask_lease(self, lease: int, threads: int, places: Sequence[str] | None) -> None:
+        self._run(self._ask_lease(lease, places))
 
     def release_lease(self, lease: int) -> None:
         self._run(self._release_lease(lease))
@@ -149,7 +151,7 @@ class _DaskLink:
         return answer
 
     async def _post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
-        from jobrunner.cluster.dask_node import encode
+        from jobrunner.cluster.dask_node import REFUSED, encode
 
         error = None
         try:
@@ -160,7 +162,9 @@ class _DaskLink:
                 lost = set(answer)
                 named = [await self._named(one, node, lost) for one in operations]
                 answer = await self._call(node, "jobrunner_post", operations=encode(named))
-            if answer != "carried out":
+            if isinstance(answer, str) and answer.startswith(REFUSED):
+                self._told.refused(node, operations, answer.removeprefix(REFUSED))
+            elif answer != "carried out":
                 error = "it has ended its lanes" if answer == "gone" else "data can't be had there"
         except _NodeGoneError as gone:
             error = str(gone)
@@ -179,9 +183,16 @@ class _DaskLink:
         if not isinstance(data, _Scattered):
             return operation
         if not data.futures or data.futures[-1].key in lost:
-            scattering = self._client.scatter([data.parts], workers=[node], hash=False, asynchronous=True)
+            scattering = self._loop.create_task(
+                self._client.scatter([data.parts], workers=[node], hash=False, asynchronous=True)
+            )
+            # It takes as long as it takes, if only the node is there still.
+            while not (await asyncio.wait({scattering}, timeout=_LOOK_S))[0]:
+                if node not in self._known:
+                    scattering.cancel()
+                    raise _NodeGoneError("it went while data were sent there")
             try:
-                data.futures += await asyncio.wait_for(scattering, _SCATTER_S)
+                data.futures += scattering.result()
             except Exception as error:
                 raise _NodeGoneError(f"data can't be sent there: {type(error).__name__}: {error}") from error
         return (*operation[:2], data.futures[-1].key)
@@ -216,6 +227,12 @@ class _DaskLink:
             self._known.pop(node, None)
         if not self._closing:
             self._told.node_down(node, why)
+            # If it is there after all, it is to end what runs, and tell of itself again.
+            self._run(self._begin_anew(node))
+
+    async def _begin_anew(self, node: str) -> None:
+        with contextlib.suppress(Exception):
+            await self._call(node, "jobrunner_begin_anew")
 
     def _lose(self, failure: BaseException) -> None:
         if not self._closing:
@@ -257,13 +274,14 @@ class _DaskLink:
             self._known[address] = description
             self._heard.notify_all()
 
-    async def _ask_lease(self, lease: int) -> None:
+    async def _ask_lease(self, lease: int, places: Sequence[str] | None) -> None:
         from jobrunner.cluster.dask_node import hold_lease
 
         key = f"jobrunner-lease-{self._session}-{lease}"
         options: dict[str, Any] = {"resources": self._resources} if self._resources else {}
-        if self._misfits:
-            options["workers"] = [address for address in self._known if address not in self._misfits]
+        if self._misfits or places is not None:
+            allowed = self._known if places is None else places
+            options["workers"] = [address for address in allowed if address not in self._misfits]
         future = self._client.submit(hold_lease, self._session, key, lease, key=key, pure=False, **options)
         self._leases[lease] = future
         future.add_done_callback(self._ended_callback(lease))
@@ -313,7 +331,16 @@ def _address_of(where: Any) -> str:
         TypeError: it is nothing that has one.
     """
     if isinstance(where, str):
-        return where if "://" in where else f"tcp://{where}"
+        named = where if "://" in where else f"tcp://{where}"
+        scheme, _, rest = named.partition("://")
+        if scheme not in _SCHEMES:
+            raise JobRunnerError(
+                f"{named} is no address of a Dask scheduler, which begins with {', '.join(_SCHEMES)} (http is of its "
+                "dashboard): tcp://host:8786, as the scheduler prints it when it starts"
+            )
+        if scheme == "tcp" and ":" not in rest.rpartition("]")[2]:
+            raise JobRunnerError(f"{named} has no port, which a Dask scheduler's address has: {named}:8786, usually")
+        return named
     if _is_client(where):
         if where.scheduler is None:
             raise JobRunnerError(f"the Client {where!r} is not connected to a scheduler")

@@ -8,6 +8,7 @@ gone, it has the task return.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import threading
 import time
@@ -22,13 +23,19 @@ from distributed.utils_comm import gather_from_workers
 from jobrunner.cluster.link import NodeConfig
 from jobrunner.cluster.node import Node, describe_node
 
-__all__ = ["NodePlugin", "decode", "encode", "hold_lease", "topic_of"]
+__all__ = ["REFUSED", "NodePlugin", "decode", "encode", "hold_lease", "topic_of"]
 
 #: How long a collect waits for something to happen; then it comes back empty, so that none is forgotten.
 _COLLECT_S = 20.0
 
 #: How often a worker tells of itself until its caller answers.
 _ANNOUNCE_S = 0.25
+#: How often a worker looks whether it has a caller, and after how long without a word it has none.
+_WATCH_S = 2.0
+_FORSAKEN_S = 300.0
+
+#: What an answer begins with that says why there can be no lanes.
+REFUSED = "refused: "
 
 #: The callers' plugins in this process, by the worker's address and the caller's session.
 _HERE: dict[tuple[str, str], NodePlugin] = {}
@@ -88,24 +95,42 @@ class NodePlugin(WorkerPlugin):
         handlers: Any = worker.handlers
         handlers["jobrunner_post"] = _post
         handlers["jobrunner_collect"] = _collect
+        handlers["jobrunner_begin_anew"] = _begin_anew
         memory = worker.memory_manager.memory_limit
         self._description = {
             **describe_node(worker.state.nthreads, memory),
             "resources": dict(worker.state.total_resources),
         }
         self._heard = False
+        self._collected = time.monotonic()
         self._announcing = asyncio.create_task(self._announce())
 
     async def _announce(self) -> None:
-        """Tell the caller of the worker until it says something: before a worker has begun, what it tells is lost."""
-        while not self._heard and not self._closing:
-            told = {
-                "op": "node",
-                "address": self._worker.address,
-                "description": {**self._description, "time": time.time()},
-            }
-            self._worker.log_event(self.name, told)
-            await asyncio.sleep(_ANNOUNCE_S)
+        """Tell the caller of the worker until it says something: before a worker has begun, what it tells is lost.
+
+        Then see that there is a caller.
+        """
+        while not self._closing:
+            if not self._heard:
+                told = {
+                    "op": "node",
+                    "address": self._worker.address,
+                    "description": {**self._description, "time": time.time()},
+                }
+                self._worker.log_event(self.name, told)
+            if time.monotonic() - self._collected > _FORSAKEN_S:
+                # The caller is gone, and could not say so: nobody is to have lanes for it, nor workers that come.
+                with contextlib.suppress(Exception):
+                    await self._worker.scheduler.unregister_worker_plugin(name=self.name)
+                return
+            await asyncio.sleep(_WATCH_S if self._heard else _ANNOUNCE_S)
+
+    async def begin_anew(self) -> None:
+        """The caller has given this worker up: end what runs, and tell of the worker again."""
+        node, self._node = self._node, None
+        if node is not None:
+            await asyncio.get_running_loop().run_in_executor(self._threads, node.close)
+        self._heard = False
 
     async def teardown(self, worker: Worker) -> None:
         """End the lanes and what runs in them."""
@@ -147,11 +172,12 @@ class NodePlugin(WorkerPlugin):
             with self._lock:
                 self._leases.pop(key, None)
 
-    async def post(self, operations: Sequence[tuple[Any, ...]]) -> list[str]:
+    async def post(self, operations: Sequence[tuple[Any, ...]]) -> list[str] | str | None:
         """Carry out what the caller wants.
 
         Returns:
-            The keys of scattered data that can't be had; then nothing was carried out.
+            None; or the keys of scattered data that can't be had, or why there can be no lanes (after `REFUSED`): then
+            nothing was carried out.
         """
         async with self._posting:
             ready, missing = [], []
@@ -160,9 +186,10 @@ class NodePlugin(WorkerPlugin):
                     ready.append(await self._fetched(operation))
                 except (KeyError, OSError):
                     missing.append(operation[2])
-            if not missing:
-                await asyncio.get_running_loop().run_in_executor(self._threads, self._carry_out, ready)
-            return missing
+            if missing:
+                return missing
+            why = await asyncio.get_running_loop().run_in_executor(self._threads, self._carry_out, ready)
+            return None if why is None else REFUSED + why
 
     async def _fetched(self, operation: tuple[Any, ...]) -> tuple[Any, ...]:
         """An operation with what stands for scattered data replaced by them.
@@ -180,16 +207,20 @@ class NodePlugin(WorkerPlugin):
         found = await gather_from_workers(places, rpc=worker.rpc, who=worker.address)
         return (*operation[:2], found[0][key])
 
-    def _carry_out(self, operations: Sequence[tuple[Any, ...]]) -> None:
+    def _carry_out(self, operations: Sequence[tuple[Any, ...]]) -> str | None:
         if self._node is None:
             if self._closing:
-                return
-            self._node = Node(self._description, *self._config)
+                return None
+            try:
+                self._node = Node(self._description, *self._config)
+            except Exception as error:
+                return f"{type(error).__name__}: {error}"
         self._node.post(operations)
+        return None
 
     async def collect(self) -> list[tuple[Any, ...]] | None:
         """What has happened in the lanes."""
-        self._heard = True
+        self._heard, self._collected = True, time.monotonic()
         node = self._node
         if node is None:
             return []
@@ -211,6 +242,12 @@ async def _collect(session: str, address: str) -> Any:
     plugin = _plugin(session, address)
     events = None if plugin is None else await plugin.collect()
     return None if events is None else encode(events)
+
+
+async def _begin_anew(session: str, address: str) -> None:
+    plugin = _plugin(session, address)
+    if plugin is not None:
+        await plugin.begin_anew()
 
 
 def hold_lease(session: str, key: str, lease: int) -> None:

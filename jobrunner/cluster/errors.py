@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jobrunner.cluster.job import ClusterJob
 from jobrunner.errors import ClusterLostError, JobError, SerializationError, WorkerDiedError
@@ -22,13 +24,18 @@ __all__ = [
 _MISSING = re.compile(r"No module named '([^']+)'")
 
 
-def too_large(job: ClusterJob, most: int) -> JobError:
-    """The error of a job that no node has the memory for."""
-    return JobError(
-        f"job {job.job_id} ({job.name}) can't be run: its memory_limit of {format_bytes(job.options.memory_bytes)} is "
-        f"more than the {format_bytes(most)} of the largest node",
-        job_id=job.job_id,
-    )
+def too_large(job: ClusterJob, nodes: Sequence[Mapping[str, Any]]) -> JobError:
+    """The error of a job that no node has the memory or the cores for."""
+    memory, threads = (max(node[what] for node in nodes) for what in ("memory", "threads"))
+    limit = job.options.memory_bytes
+    wanted = f"its threads={job.options.threads} are more than the {threads} cores"
+    if limit > memory:
+        wanted = f"its memory_limit of {format_bytes(limit)} is more than the {format_bytes(memory)}"
+    elif job.options.threads <= threads:
+        wanted = (
+            f"its memory_limit of {format_bytes(limit)} and threads={job.options.threads} are together more than those"
+        )
+    return JobError(f"job {job.job_id} ({job.name}) can't be run: {wanted} of any node", job_id=job.job_id)
 
 
 def undelivered(job: ClusterJob, what: str, nbytes: int, engine: str, why: str) -> SerializationError:

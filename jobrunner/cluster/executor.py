@@ -151,7 +151,9 @@ class ClusterExecutor(JobExecutor):
             self.shutdown()
             raise
         there = [node["resources"] for node in self.nodes.values()]
-        if not any(all(node.get(name, 0) >= amount for name, amount in resources.items()) for node in there):
+        if resources and not any(
+            all(node.get(name, 0) >= amount for name, amount in resources.items()) for node in there
+        ):
             wanted = ", ".join(f"{name}={amount:g}" for name, amount in resources.items())
             warnings.warn(
                 f"no node of the {self._keeper.engine} cluster at {self.address} has {wanted} now: jobs wait until one "
@@ -212,11 +214,11 @@ class ClusterExecutor(JobExecutor):
                 f"largest node, {name}, has), not {options.memory_bytes} ({format_bytes(options.memory_bytes)}): such "
                 "a job could never start"
             )
-        name, most = max(nodes.items(), key=lambda one: one[1]["cores"])
-        if options.threads > most["cores"]:
+        name, most = max(nodes.items(), key=lambda one: one[1]["threads"])
+        if options.threads > most["threads"]:
             raise ValueError(
-                f"threads={options.threads} is more than the {most['cores']} cores of the largest node, {name}: such a "
-                "job could never start"
+                f"threads={options.threads} is more than the {most['threads']} cores of the largest node, {name}: "
+                "such a job could never start"
             )
 
     def submit_call(self, call: Call, job_id: str | None = None) -> JobFuture[Any]:

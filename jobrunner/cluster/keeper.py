@@ -66,6 +66,12 @@ _LEAST_S = 1e-4
 _MOST_SENT = 512
 #: How long a lease without jobs is kept.
 _LINGER_S = 0.5
+#: After how long a lease is given back for another, at the end of a job: others wait for the place, too.
+_TERM_S = 5.0
+#: For how long the first of all jobs waits before jobs of another number of threads make room for it.
+_FAIR_S = 1.0
+#: A node that has not said what became of a cancel after so long does not answer.
+_STUCK_S = 8.0
 #: A job that has waited for so long at a node is taken back when another lease has nothing to do.
 _TAKE_BACK_S = 0.25
 #: A lane whose job was seen to run so long ago, and not to end, has begun no other.
@@ -122,6 +128,9 @@ class Keeper:
         # Seconds that jobs of a name take, smoothed.
         self._lengths: dict[str, float] = {}
         self._data: dict[int, Any] = {}
+        # The numbers of threads of which no jobs are sent now, and when cancels are taken for lost.
+        self._yielding: set[int] = set()
+        self._ending: dict[ClusterJob, float] = {}
         self._failed_leases = 0
 
         services().callbacks.have_thread()
@@ -187,6 +196,8 @@ class Keeper:
                     "callback: submit from another thread, or later"
                 )
             self._room.wait_for(lambda: self._waiting < limit or self.closing)
+            if self._waiting >= limit:
+                raise ExecutorShutdownError("the executor was shut down while submit waited for room in its queue")
             self._waiting += 1
 
     def _made_room(self) -> None:
@@ -267,6 +278,10 @@ class Keeper:
         """Operations were too large for the engine: the jobs that they carry fail alone."""
         self._do(self._unsent, node, operations, why)
 
+    def refused(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
+        """A node can't have lanes: the jobs that it was sent fail."""
+        self._do(self._refused, node, operations, why)
+
     def leased(self, lease: int, node: str) -> None:
         """A lease has its place on a node, the first or another one."""
         self._do(self._leased, lease, node)
@@ -314,6 +329,8 @@ class Keeper:
             for _ in range(self._inbox.qsize()):
                 what, args = self._inbox.get()
                 what(*args)
+        self._look_at_cancels()
+        self._yielding = self._find_yielding()
         self._assign()
         self._keep_leases()
         for node in list(self._nodes.values()):
@@ -325,6 +342,11 @@ class Keeper:
         due = [lease.idle_since + _LINGER_S for lease in self._leases.values() if not lease.jobs and lease.node]
         if due and any(node.jobs for node in self._nodes.values()):
             due += [now + _TAKE_BACK_S]
+        due += self._ending.values()
+        if len(self._queues) > 1:
+            due += [now + _FAIR_S]
+        if self._queues:
+            due += [now + _TERM_S]
         return max(0.0, min(due) - now) if due else None
 
     # --- jobs ---
@@ -396,10 +418,23 @@ class Keeper:
             node.outbox = [one for one in node.outbox if not (one[0] == "job" and one[1] == job.order)]
             if len(node.outbox) == unsent:
                 node.outbox.append(("cancel", job.order))
+                self._ending[job] = time.monotonic() + _STUCK_S
                 return
             self._leave(job, node)
             job.attempts -= 1
         self._finish(job, CANCELLED)
+
+    def _look_at_cancels(self) -> None:
+        """Tell who waits for a cancel that its node does not answer."""
+        now = time.monotonic()
+        for job, due in list(self._ending.items()):
+            if job.state is State.FINAL:
+                del self._ending[job]
+            elif now >= due:
+                del self._ending[job]
+                job.stuck = True
+                if job.future is not None:
+                    job.future.look_again()
 
     def _leave(self, job: ClusterJob, node: KnownNode) -> None:
         """A job is at its node no more."""
@@ -421,13 +456,38 @@ class Keeper:
             heapq.heappop(waiting)
         return None
 
+    def _find_yielding(self) -> set[int]:
+        """The numbers of threads whose jobs make room for the first of all, which is of another number."""
+        heads = {}
+        for threads in list(self._queues):
+            if self._head(threads) is None:
+                del self._queues[threads]
+            else:
+                heads[threads] = self._queues[threads][0]
+        if not heads:
+            return set()
+        first = min(heads, key=lambda threads: heads[threads][:2])
+        priority, _, job = heads[first]
+        if not any(self._fits(job, node) for node in self._nodes.values()):
+            return set()
+        overdue = time.time() - job.submitted > _FAIR_S
+        kinds = {*heads, *(lease.threads for lease in self._leases.values())} - {first}
+        return {kind for kind in kinds if kind not in heads or heads[kind][0] > priority or overdue}
+
     def _assign(self) -> None:
         """Send jobs to the leases that have room for them."""
+        now = time.monotonic()
         for threads in list(self._queues):
             if self._head(threads) is None:
                 del self._queues[threads]
                 continue
-            leases = [lease for lease in self._leases.values() if lease.threads == threads and lease.node is not None]
+            if threads in self._yielding:
+                continue
+            leases = [
+                lease
+                for lease in self._leases.values()
+                if lease.threads == threads and lease.node is not None and now < lease.until
+            ]
             if not leases:
                 continue
             leases.sort(key=lambda lease: len(lease.jobs))
@@ -443,7 +503,7 @@ class Keeper:
                     elif any(self._fits(job, node) for node in self._nodes.values()):
                         passed.append(entry)  # for another node
                     else:
-                        self._fail(job, too_large(job, max(node.memory for node in self._nodes.values())))
+                        self._fail(job, too_large(job, [node.description for node in self._nodes.values()]))
                 for entry in passed:
                     heapq.heappush(waiting, entry)
 
@@ -457,7 +517,7 @@ class Keeper:
         return min(_MOST_SENT, 1 + int(_LONG_S / max(length, _LEAST_S)))
 
     def _fits(self, job: ClusterJob, node: KnownNode | None) -> bool:
-        return node is not None and job.options.memory_bytes <= node.memory
+        return node is not None and node.fits(job.options.threads, job.options.memory_bytes)
 
     def _send(self, job: ClusterJob, lease: Lease) -> None:
         node = lease.node
@@ -547,6 +607,18 @@ class Keeper:
         else:
             node.outbox = [*rest, *node.outbox]
 
+    def _refused(self, name: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
+        node = self._nodes.get(name)
+        if node is None:
+            return
+        for operation in operations:
+            if operation[0] == "share":
+                node.shares.discard(operation[1])
+            job = node.jobs.get(operation[1]) if operation[0] == "job" else None
+            if job is not None:
+                self._leave(job, node)
+                self._fail(job, JobError(f"node {node} can't have lanes: {why}", job_id=job.job_id))
+
     # --- leases ---
 
     def _keep_leases(self) -> None:
@@ -558,17 +630,25 @@ class Keeper:
             by_threads.setdefault(lease.threads, []).append(lease)
         now = time.monotonic()
         for threads, leases in by_threads.items():
+            head = self._head(threads)
+            if threads in self._yielding:
+                for lease in leases:
+                    if not lease.jobs:
+                        self._drop_lease(lease)
+                continue
+            if head is not None:
+                leases = self._renewed(leases, now)
             waiting = len(self._queues.get(threads, ()))
             jobs = waiting + sum(len(lease.jobs) for lease in leases)
+            memory = 0 if head is None else head.options.memory_bytes
             most = self._max_workers
             if most is None:
-                cores = sum(node.cores for node in self._nodes.values())
-                most = cores // threads + self._link.most_waiting
+                cores = sum(node.cores // threads for node in self._nodes.values())
+                most = cores + self._link.most_waiting
             others = 0 if self._max_workers is None else len(self._leases) - len(leases)
-            for _ in range(min(most - others, jobs) - len(leases)):
-                lease = Lease(next(self._lease_numbers), threads)
-                self._leases[lease.number] = lease
-                self._link.ask_lease(lease.number, threads)
+            useful = sum(lease.node is None or lease.node.fits(threads, memory) for lease in leases)
+            for _ in range(min(most - others - len(leases), jobs - useful)):
+                self._ask_lease(threads, memory)
             idle = []
             for lease in leases if not waiting else ():
                 if lease.node is None and len(leases) > jobs:
@@ -581,6 +661,34 @@ class Keeper:
                         idle.append(lease)
             if idle:
                 self._take_back(threads, len(idle), now)
+
+    def _renewed(self, leases: list[Lease], now: float) -> list[Lease]:
+        """Leases whose term is over are given back, once they have no jobs: at the engine, we queue behind others then.
+
+        So are those that have waited for as long, while there are others to work with.
+        """
+        has_place = any(not lease.waits for lease in leases)
+        kept = []
+        for lease in leases:
+            over = now >= lease.until or (lease.waits and has_place and now >= lease.asked + _TERM_S)
+            if over and not lease.jobs:
+                self._drop_lease(lease)
+            else:
+                kept.append(lease)
+        return kept
+
+    def _ask_lease(self, threads: int, memory: int) -> None:
+        fitting = tuple(name for name, node in self._nodes.items() if node.fits(threads, memory))
+        places = None if len(fitting) == len(self._nodes) else fitting
+        lease = Lease(next(self._lease_numbers), threads, places)
+        self._leases[lease.number] = lease
+        self._link.ask_lease(lease.number, threads, places)
+
+    def _drop_narrow_leases(self) -> None:
+        """Nodes have come or gone: what waits for some of them only is asked for anew."""
+        for lease in list(self._leases.values()):
+            if lease.waits and lease.places is not None:
+                self._drop_lease(lease)
 
     def _drop_lease(self, lease: Lease) -> None:
         del self._leases[lease.number]
@@ -611,6 +719,7 @@ class Keeper:
             lease.jobs = set()
         lease.node, lease.place = node, None
         lease.idle_since = time.monotonic()
+        lease.until = lease.idle_since + _TERM_S
         self._failed_leases = 0
 
     def _lease_failed(self, number: int, why: str | None) -> None:
@@ -639,6 +748,7 @@ class Keeper:
             for lease in list(self._leases.values()):
                 if lease.place == name:
                     self._leased(lease.number, name)
+            self._drop_narrow_leases()
             _log.info("node %s has come, with %s cores", self._nodes[name], description["cores"])
 
     def _node_down(self, name: str, why: str) -> None:
@@ -646,11 +756,15 @@ class Keeper:
         if node is None:
             return
         self.nodes = {other: told for other, told in self.nodes.items() if other != name}
-        self.nodes_lost += 1
-        _log.warning("node %s is lost: %s", node, why)
+        if node.jobs:
+            self.nodes_lost += 1
+            _log.warning("node %s is lost: %s", node, why)
+        else:
+            _log.info("node %s has gone: %s", node, why)
         for lease in list(self._leases.values()):
-            if lease.node is node:
+            if lease.node is node or lease.place == name:
                 self._drop_lease(lease)
+        self._drop_narrow_leases()
         unsent = {one[1] for one in node.outbox if one[0] == "job"}
         now = time.monotonic()
         if sum(job.seen_running and now - job.seen > _SURE_S for job in node.jobs.values()) >= node.cores:

@@ -39,6 +39,9 @@ class Told(Protocol):
     def unsent(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
         """Operations of a post were not sent, for they are too large; `posted` follows."""
 
+    def refused(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
+        """A node can't have lanes, so that it could not carry operations out; `posted` follows."""
+
     def leased(self, lease: int, node: str) -> None:
         """A lease has got its place; again where it gets another."""
 
@@ -65,8 +68,8 @@ class Link(Protocol):
     def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
         """Send operations to a node; `Told.posted` follows, and no other post to it before."""
 
-    def ask_lease(self, lease: int, threads: int) -> None:
-        """Ask for a slot of so many cores on whichever node."""
+    def ask_lease(self, lease: int, threads: int, places: Sequence[str] | None) -> None:
+        """Ask for a slot of so many cores, on whichever node, or (where the engine can choose) one of `places`."""
 
     def release_lease(self, lease: int) -> None:
         """Give a lease back, whether it has its place or not."""

@@ -18,8 +18,8 @@ first item says what it is; large buffers stand in them as `pickle.PickleBuffer`
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import importlib
 import importlib.metadata
 import os
 import pickle
@@ -47,7 +47,7 @@ from jobrunner.serialization import load_call
 from jobrunner.sharing import Shared
 from jobrunner.status import JobStatus
 
-__all__ = ["Node", "call_packed", "describe_node"]
+__all__ = ["Node", "begin_with_uploads", "call_packed", "describe_node"]
 
 #: How often it is looked whether jobs that were not seen running are.
 _LOOK_S = 0.04
@@ -77,6 +77,8 @@ def describe_node(cores: int | None = None, memory: int | None = None) -> dict[s
         "host": host_name(),
         "pid": os.getpid(),
         "cores": cores or default_max_workers(),
+        # What one job may have of them: there may be more places than the machine has cores.
+        "threads": min(cores or default_max_workers(), os.cpu_count() or 1),
         "memory": min(memory or sys.maxsize, int(0.9 * machine_memory())),
         "python": platform.python_version(),
         "jobrunner": __version__,
@@ -99,6 +101,17 @@ def call_packed(body: bytes) -> None:
     payload, handles = unpack_call(head)
     function, args, kwargs = load_call(payload, handles, buffers)
     function(*args, **kwargs)
+
+
+def begin_with_uploads(
+    directory: str, preload: Sequence[str], initializer: Callable[..., object] | None, initargs: Sequence[Any]
+) -> None:
+    """Begin as a worker that imports from a directory first; in a worker."""
+    sys.path.insert(0, directory)
+    for module in preload:
+        importlib.import_module(module)
+    if initializer is not None:
+        initializer(*initargs)
 
 
 class _Forwarder(OutputWriter):
@@ -163,19 +176,27 @@ class Node:
         self._shared: dict[int, Shared[Any]] = {}
         self._views: dict[str, LocalExecutor] = {}
         self._directory: tempfile.TemporaryDirectory[str] | None = None
-        self._unpack(uploads)
         forwarder = _Forwarder(self)
         self._executor = _NodeExecutor(
             lambda: forwarder,
             max_workers=description["cores"],
             memory_budget=description["memory"],
-            **pool,
+            **{**pool, **self._unpack(uploads, pool)},
         )
 
-    def _unpack(self, uploads: Sequence[tuple[str, bool, bytes]]) -> None:
-        """Put files where the jobs, which have this process's path, import them from."""
+    def _unpack(self, uploads: Sequence[tuple[str, bool, bytes]], pool: dict[str, Any]) -> dict[str, Any]:
+        """Put files where the jobs import them from.
+
+        Args:
+            uploads: the files.
+            pool: options of the workers.
+
+        Returns:
+            The options that are others for it.  This process's own path stays as it is: it is that of other callers'
+            lanes, too.
+        """
         if not uploads:
-            return
+            return {}
         # Private to this user; workers find it by the path that they are handed.
         self._directory = tempfile.TemporaryDirectory(prefix="jobrunner-upload-")
         directory = Path(self._directory.name)
@@ -185,7 +206,8 @@ class Node:
                     archive.extractall(directory)  # refuses names that lead elsewhere
             else:
                 (directory / Path(name).name).write_bytes(content)
-        sys.path.insert(0, str(directory))
+        begin = pool.get("preload", ()), pool.get("initializer"), pool.get("initargs", ())
+        return {"preload": (), "initializer": begin_with_uploads, "initargs": (str(directory), *begin)}
 
     # --- what the caller wants; one thread at a time ---
 
@@ -389,8 +411,6 @@ class Node:
             self._changed.notify_all()
         self._executor.shutdown(wait=True, cancel_futures=True, kill_workers=True)
         if self._directory is not None:
-            with contextlib.suppress(ValueError):
-                sys.path.remove(self._directory.name)
             self._directory.cleanup()
 
 

@@ -22,11 +22,14 @@ __all__ = ["RayExecutor"]
 _log = logging.getLogger("jobrunner")
 
 #: Connecting gives up after so many seconds.
-_CONNECT_S = 8.0
+_CONNECT_S = 5.0
 #: How often it is looked for nodes that have come, and for leases that have got their place while some wait.
 _NODES_S, _LEASES_S = 1.0, 0.05
 #: For how long the head of the cluster may not answer.
 _SILENCE_S = 5.0
+
+#: For how long others who wait are let go first.
+_DEFERENCE_S = 2.0
 
 _START = "`ray start --head` starts one; address='local' starts one in this process"
 
@@ -57,6 +60,8 @@ class _Connections:
                 where = address or os.environ.get("RAY_ADDRESS") or "auto"
                 if where not in ("auto", "local") and "://" not in where:
                     check_reachable(f"tcp://{where}", "Ray cluster", _START, _CONNECT_S / 2)
+                init_log = logging.getLogger("ray._private.worker")
+                init_log.addFilter(_is_no_remark)
                 try:
                     in_time(
                         lambda: ray.init(
@@ -67,6 +72,8 @@ class _Connections:
                     )
                 except Exception as error:
                     raise unreachable(where, "Ray cluster", _START, error) from error
+                finally:
+                    init_log.removeFilter(_is_no_remark)
                 self._ours, self._users = True, 0
             elif address not in (None, "auto", "local"):
                 here = ray.get_runtime_context().gcs_address
@@ -86,6 +93,11 @@ class _Connections:
             if self._ours and not self._users:
                 self._ours = False
                 ray.shutdown()
+
+
+def _is_no_remark(record: logging.LogRecord) -> bool:
+    """Whether a log record is none of Ray's that it is not connected on the main thread: that is on purpose."""
+    return "SIGTERM handler is not set" not in record.getMessage()
 
 
 def _is_same(address: str, here: str) -> bool:
@@ -117,9 +129,13 @@ class _RayLink:
         self._config = config
         self._resources = resources
         self._actors: dict[str, Any] = {}
+        # By Ray's ids: the names of the nodes that have lanes, or were found to be of no use.
         self._names: dict[str, str] = {}
+        self._resources_of: dict[str, dict[str, float]] = {}
         self._groups: dict[int, Any] = {}
         self._placed: set[int] = set()
+        # Leases that are asked for later, with their threads: others' turn is first.
+        self._deferred: dict[int, tuple[int, float]] = {}
         self._closing = False
         self._errands: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
         self._lost = False
@@ -132,7 +148,11 @@ class _RayLink:
 
     def start(self, told: Told) -> None:
         self._told: Told = told
-        descriptions = self._find_nodes()
+        descriptions = {}
+        for name, lanes in self._find_nodes().items():
+            description = self._described(name, lanes)
+            if description is not None:
+                descriptions[name] = description
         check_nodes(descriptions)
         for name, description in descriptions.items():
             self._take_node(name, description)
@@ -155,7 +175,8 @@ class _RayLink:
             return
         answer.add_done_callback(lambda done: self._told.posted(node, _failure(done)))
 
-    def ask_lease(self, lease: int, threads: int) -> None:
+    def ask_lease(self, lease: int, threads: int, places: Sequence[str] | None) -> None:
+        # Ray chooses by CPUs and resources; where it chose a node that won't do, another lease is asked for.
         self._errands.put((self._ask_lease, (lease, threads)))
 
     def release_lease(self, lease: int) -> None:
@@ -189,7 +210,7 @@ class _RayLink:
 
     def _work(self) -> None:
         while not self._closing:
-            waiting = len(self._placed) < len(self._groups)
+            waiting = len(self._placed) < len(self._groups) or self._deferred
             try:
                 what, args = self._errands.get(timeout=_LEASES_S if waiting else None)
             except queue.Empty:
@@ -201,11 +222,25 @@ class _RayLink:
                 return
 
     def _ask_lease(self, lease: int, threads: int) -> None:
+        from ray.util import placement_group_table
+
+        if self._head_listens() and self._others_wait(placement_group_table()):
+            self._deferred[lease] = threads, time.monotonic()
+        else:
+            self._make_group(lease, threads)
+
+    def _others_wait(self, table: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether others' placement groups wait, which Ray tries again now and then, but a new one at once."""
+        ours = {group.id.hex() for group in self._groups.values()}
+        return any(entry.get("state") == "PENDING" and name not in ours for name, entry in table.items())
+
+    def _make_group(self, lease: int, threads: int) -> None:
         from ray.util import placement_group
 
         self._groups[lease] = placement_group([{"CPU": threads, **self._resources}], strategy="PACK")
 
     def _release_lease(self, lease: int) -> None:
+        self._deferred.pop(lease, None)
         group = self._groups.pop(lease, None)
         self._placed.discard(lease)
         if group is not None:
@@ -217,6 +252,12 @@ class _RayLink:
         if not self._head_listens():
             return  # the watch finds that out for good
         table = placement_group_table()
+        if self._deferred:
+            patience = _DEFERENCE_S if self._others_wait(table) else 0.0
+            for lease, (threads, since) in list(self._deferred.items()):
+                if time.monotonic() - since >= patience:
+                    del self._deferred[lease]
+                    self._make_group(lease, threads)
         for lease, group in list(self._groups.items()):
             entry = table.get(group.id.hex(), {})
             if lease not in self._placed and entry.get("state") == "CREATED":
@@ -235,61 +276,83 @@ class _RayLink:
                 self._lose(f"its head has not answered for {_SILENCE_S:g} s")
                 return
             try:
-                for name, description in self._find_nodes().items():
-                    why = misfit(description)
-                    if why is not None:
-                        _log.warning("Ray node %s is not used: %s", name, why)
-                        continue
-                    for difference in differences(description):
-                        _log.info("Ray node %s: %s", name, difference)
-                    self._take_node(name, description)
+                for name, lanes in self._find_nodes().items():
+                    self._greet(name, lanes)
             except Exception as error:
                 self._lose(f"{type(error).__name__}: {error}")
                 return
             self._pause.wait(_NODES_S)
 
-    def _find_nodes(self) -> dict[str, dict[str, Any]]:
-        """The nodes that were not known yet, with lanes on each.
-
-        Raises:
-            JobRunnerError: there can't be lanes on one.
-        """
+    def _find_nodes(self) -> dict[str, Any]:
+        """The nodes that are not known, with an actor for lanes on each, which may not be possible."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from jobrunner.cluster.ray_node import Lanes
 
-        made, resources = {}, {}
+        made = {}
         for node in ray.nodes():
             identity, cores = node["NodeID"], int(node["Resources"].get("CPU", 0))
             if not node["Alive"] or identity in self._names or not cores:
                 continue
             name = f"{node['NodeManagerAddress']}/{identity[:8]}"
-            self._names[identity], resources[name] = name, dict(node["Resources"])
+            self._names[identity], self._resources_of[name] = name, dict(node["Resources"])
             actor = ray.remote(Lanes).options(
                 num_cpus=0,
                 max_concurrency=4,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(identity, soft=False),
             )
             self._actors[name] = made[name] = actor.remote(cores, self._config)
-        found = {}
-        for name, lanes in made.items():
-            try:
-                found[name] = {**ray.get(lanes.describe.remote(), timeout=60), "resources": resources[name]}
-            except Exception as error:
-                del self._actors[name]
-                if (
-                    isinstance(error, ray.exceptions.RayActorError)
-                    and not isinstance(error.__cause__, ImportError)
-                    and "ModuleNotFoundError" not in str(error)
-                ):
-                    _log.warning("Ray node %s is not used: %s", name, error)
-                    continue
-                raise JobRunnerError(
-                    f"Ray node {name} can't have lanes: {type(error).__name__}: {error}. jobrunner must be installed "
-                    "where Ray's workers run, in the same version as here."
-                ) from error
-        return found
+        return made
+
+    def _described(self, name: str, lanes: Any) -> dict[str, Any] | None:
+        """What a node that was there from the beginning says of itself; None: it is going.
+
+        Raises:
+            JobRunnerError: there can't be lanes on it.
+        """
+        import ray
+
+        try:
+            description = ray.get(lanes.describe.remote(), timeout=60)
+        except Exception as error:
+            self._forget(name)
+            if isinstance(error, ray.exceptions.RayActorError) and not _fails_to_start(error):
+                _log.warning("Ray node %s is not used: %s", name, _in_words(error))
+                return None
+            raise JobRunnerError(
+                f"Ray node {name} can't have lanes: {type(error).__name__}: {error}. jobrunner must be installed "
+                "where Ray's workers run, in the same version as here."
+            ) from error
+        return {**description, "resources": self._resources_of[name]}
+
+    def _greet(self, name: str, lanes: Any) -> None:
+        """Use a node that has come later, if it can have lanes; waits for nothing."""
+
+        def take(done: Any) -> None:
+            failure = _failure(done)
+            why = failure if failure is not None else misfit(done.result())
+            if why is not None:
+                _log.warning("Ray node %s is not used: %s", name, why)
+                if failure is not None and not _fails_to_start(done.exception()):
+                    self._forget(name)  # it may be another time
+                return
+            description = {**done.result(), "resources": self._resources_of[name]}
+            for difference in differences(description):
+                _log.info("Ray node %s: %s", name, difference)
+            self._take_node(name, description)
+
+        try:
+            lanes.describe.remote().future().add_done_callback(take)
+        except Exception as error:
+            _log.warning("Ray node %s is not used: %s", name, _in_words(error))
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """A node has no lanes any more; if it is there still, it gets new ones."""
+        self._actors.pop(name, None)
+        for identity in [one for one, other in list(self._names.items()) if other == name]:
+            self._names.pop(identity, None)
 
     def _take_node(self, name: str, description: Mapping[str, Any]) -> None:
         self._told.node_up(name, description)
@@ -343,11 +406,12 @@ class _RayLink:
             if not self._head_answers():
                 self._lose(f"its head does not answer, nor does node {name} ({why})")
             elif not self._closing:
-                actor = self._actors.pop(name, None)
+                actor = self._actors.get(name)
                 if actor is not None:
                     # It may be out of reach only, for a while: nothing is to go on there.
                     _try(ray.kill, actor)
                 self._told.node_down(name, why)
+                self._forget(name)
 
         threading.Thread(target=find_out, name="jobrunner-ray-doubt", daemon=True).start()
 
@@ -381,6 +445,13 @@ def _failure(done: Any) -> str | None:
     """What a call of an actor's came to, in words; None: it went well."""
     error = done.exception()
     return None if error is None else _in_words(error)
+
+
+def _fails_to_start(error: BaseException | None) -> bool:
+    """Whether an actor can't be made, so that trying once more is in vain."""
+    return isinstance(getattr(error, "__cause__", None), ImportError) or any(
+        text in str(error) for text in ("ModuleNotFoundError", "ImportError", "creation task")
+    )
 
 
 def _in_words(error: BaseException) -> str:

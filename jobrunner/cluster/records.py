@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ class KnownNode:
         self.host: str = description["host"]
         self.cores: int = description["cores"]
         self.memory: int = description["memory"]
+        self.threads: int = description["threads"]
         # By how much its clock is ahead; what is less comes from the message's way.
         ahead = description["time"] - time.time()
         self.ahead = ahead if abs(ahead) > 0.5 else 0.0
@@ -29,18 +31,37 @@ class KnownNode:
         # The numbers of the shared objects that it has.
         self.shares: set[int] = set()
 
+    def fits(self, threads: int, memory: int) -> bool:
+        """Whether a job of so many threads and bytes could run there."""
+        return threads <= self.threads and memory <= self.memory
+
     def __str__(self) -> str:
         return f"{self.name} on {self.host}"
 
 
 class Lease:
-    """A slot of a node that the engine has given, or is to give."""
+    """A slot of a node that the engine has given, or is to give.
 
-    def __init__(self, number: int, threads: int) -> None:
+    Args:
+        number: its number.
+        threads: the cores that it is to have.
+        places: the names of the nodes that will do; None: all.
+    """
+
+    def __init__(self, number: int, threads: int, places: tuple[str, ...] | None = None) -> None:
         self.number = number
         self.threads = threads
+        self.places = places
+        self.asked = time.monotonic()
+        # When it is to be given back; from when it has its place.
+        self.until = math.inf
         self.node: KnownNode | None = None
         # Where it is, though that node has not told of itself yet.
         self.place: str | None = None
         self.jobs: set[ClusterJob] = set()
-        self.idle_since = time.monotonic()
+        self.idle_since = self.asked
+
+    @property
+    def waits(self) -> bool:
+        """Whether the engine has not given it a place yet."""
+        return self.node is None and self.place is None

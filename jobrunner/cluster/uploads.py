@@ -46,8 +46,13 @@ def _pack(path: Path) -> tuple[str, bool, bytes]:
         return path.resolve().name, True, packed.getvalue()
     if path.suffix in (".zip", ".whl"):
         content = path.read_bytes()
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"upload: {path} is no zip archive")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"upload: {path} is no zip archive ({error})") from error
+        if damaged is not None:
+            raise ValueError(f"upload: {damaged} in {path} is damaged")
         return path.name, True, content
     if path.suffix != ".py":
         raise ValueError(f"upload takes Python files, packages' directories, .zip and .whl, not {path}")

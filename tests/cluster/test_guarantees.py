@@ -268,3 +268,26 @@ def test_jobs_run_under_a_nanny_whose_workers_are_daemonic(gate: Gate) -> None:
         assert job.cancel() is True
         assert not is_alive(pid)
         assert executor.submit(arrive, gate.path).result(timeout=60) in gate.await_arrival()
+
+
+def version() -> int:
+    import simmod  # type: ignore[import-not-found]
+
+    return int(simmod.VERSION)
+
+
+def test_what_one_executor_uploads_no_other_imports(
+    engine: str, lasting: DaskCluster | RayCluster, tmp_path: Path
+) -> None:
+    def connect_with(number: int) -> ClusterExecutor:
+        module = tmp_path / str(number) / "simmod.py"
+        module.parent.mkdir()
+        module.write_text(f"VERSION = {number}\n")
+        # Each job is the first of a worker.
+        return connect(engine, lasting.address, upload=module, max_jobs_per_worker=1, preload=["simmod"])
+
+    with connect_with(1) as one, connect_with(2) as two, connect(engine, lasting.address) as none:
+        for _ in range(2):
+            assert {one.submit(version).result(60), one.submit(version).result(60)} == {1}
+            assert {two.submit(version).result(60), two.submit(version).result(60)} == {2}
+        assert isinstance(none.submit(version).exception(60), ModuleNotFoundError)
