@@ -56,6 +56,20 @@ def test_options_are_checked_before_anything_is_connected(options: Any, error: A
             make("127.0.0.1:1", **options)
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://127.0.0.1:8787", "http is of its dashboard"),
+        ("localhost", "has no port"),
+        ("tcp://[::1]", "has no port"),
+    ],
+)
+def test_what_is_no_schedulers_address_is_told_at_once(address: str, words: str) -> None:
+    pytest.importorskip("distributed")
+    with pytest.raises(JobRunnerError, match=words):
+        DaskExecutor(address)
+
+
 def test_dask_takes_an_address_a_client_or_a_cluster_and_nothing_else() -> None:
     pytest.importorskip("distributed")
     with pytest.raises(TypeError, match=r"a scheduler's address, a distributed\.Client or a cluster object"):
