@@ -50,6 +50,6 @@ def write_tests(directory: Path) -> Path:
         assert old in source, f"joblib's tests have changed: {old!r} is not among them"
         source = source.replace(old, new)
     source = re.sub(r'"(loky)"|\'(loky)\'', '"jobrunner"', source)
-    path = directory / "test_parallel_on_jobrunner.py"
+    path = directory / "test_parallel_here.py"
     path.write_text(source, encoding="utf-8")
     return path
