@@ -62,6 +62,10 @@ SUITES: dict[str, tuple[str, ...]] = {
 #: Tests that differ by the nature of a process, by a part of their names, with the reason.
 EXPECTED: dict[str, str] = {
     "test_job_size_limit_backend": "counts the calls of a mock in the calling process; they are made in the worker",
+    # Stock fails alike (by 0.003 of 0.1) where its second run begins with the generator as the first did.
+    "TestSamplerGradient::test_gradient_efficient_su2_2": "a generator given as a seed is not "
+    "advanced in the caller: the second run has other noise",
+    "TestSamplerGradient::test_gradient_efficient_su2_3": "likewise",
     "TestDuplicates": "the test's own closure holds an open file, which can't be sent: in a thread, with the warning",
 }
 
