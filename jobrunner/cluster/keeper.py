@@ -596,12 +596,8 @@ class Keeper:
             if job is None or job.argument_bytes < APART_BYTES:
                 rest.append(operation)
                 continue
-            self._leave(job, node)
             job.attempts -= 1
-            if job.cancelling:
-                self._finish(job, CANCELLED)
-            else:
-                self._fail(job, undelivered(job, "the call", job.argument_bytes, self.engine, why))
+            self._turn_away(job, node, undelivered(job, "the call", job.argument_bytes, self.engine, why))
         if len(rest) == len(operations):
             self._node_down(name, why)
         else:
@@ -616,8 +612,15 @@ class Keeper:
                 node.shares.discard(operation[1])
             job = node.jobs.get(operation[1]) if operation[0] == "job" else None
             if job is not None:
-                self._leave(job, node)
-                self._fail(job, JobError(f"node {node} can't have lanes: {why}", job_id=job.job_id))
+                self._turn_away(job, node, JobError(f"node {node} can't have lanes: {why}", job_id=job.job_id))
+
+    def _turn_away(self, job: ClusterJob, node: KnownNode, error: JobRunnerError) -> None:
+        """A job that was sent can't be carried: it fails, or is cancelled where that was on its way."""
+        self._leave(job, node)
+        if job.cancelling:
+            self._finish(job, CANCELLED)
+        else:
+            self._fail(job, error)
 
     # --- leases ---
 
@@ -854,10 +857,9 @@ class Keeper:
                     why = f"{self.engine} has taken its place on node {node} away"
                     self._died(job, why, evicted(job, why))
             elif kind == "too large":
-                self._leave(job, node)
                 nbytes, why, fields = facts[1:]
                 self._take_fields(job, node, fields)
-                self._fail(job, undelivered(job, "the result", nbytes, self.engine, why))
+                self._turn_away(job, node, undelivered(job, "the result", nbytes, self.engine, why))
             elif kind == "refused":
                 self._leave(job, node)
                 self._fail(job, JobError(f"node {node} can't run job {job.job_id}: {facts[1]}", job_id=job.job_id))

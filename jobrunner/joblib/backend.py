@@ -2,8 +2,8 @@
 
 joblib hands over batches of tasks: one task at a time where they take long, several where they are short.  A batch is a
 job.  If that ends its process, or is ended at a limit, its tasks are run again, each as a job of its own: so that what
-happens to one happens to no other.  Arrays that joblib would have memory-mapped, those
-above ``max_nbytes`` (1 MB), are shared: they cross once to each worker, and arrive read-only.
+happens to one happens to no other.  Arrays that joblib would have memory-mapped, those above ``max_nbytes`` (1 MB), are
+shared: they cross once to each worker, and arrive read-only.
 """
 
 from __future__ import annotations
