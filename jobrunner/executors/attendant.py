@@ -22,7 +22,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from types import FrameType
 from typing import Any
 
@@ -98,18 +98,21 @@ class Attendant:
 
 
 @contextlib.contextmanager
-def signals_postponed(told: Callable[[], None]) -> Iterator[None]:
+def signals_postponed(told: Callable[[], None]) -> Iterator[Sized]:
     """On the main thread, have Python's signal handlers wait until the block is left, which they must not cut short.
 
     A handler may raise, as that of Ctrl-C does, at any point: in the midst of what must be done whole.
 
     Args:
         told: called when a signal has come, so that the block is left soon.
+
+    Yields:
+        What has come so far.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     came: list[tuple[int, FrameType | None]] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append((number, frame))
@@ -120,7 +123,7 @@ def signals_postponed(told: Callable[[], None]) -> Iterator[None]:
         for number, handler in _handled():
             handlers.append((number, handler))
             _handle(number, note)
-        yield
+        yield came
     finally:
         _put_back(handlers, came)
 

@@ -287,19 +287,22 @@ class Pool:
         """Wait for a job that is alone in its lane; returns when it is over, or that is not so any more."""
         if not self._can_lend or self._scheduler.queue.count or in_event_loop():
             return
-        try:
-            attendant = self._attendants.pop()
-        except IndexError:
-            try:
-                attendant = Attendant()
-            except OSError:  # out of descriptors: it waits as everybody does
-                return
+        attendant: Attendant | None = None
         lane = None
-        with signals_postponed(attendant.wake):
+
+        def wake() -> None:
+            if attendant is not None:
+                attendant.wake()
+
+        with signals_postponed(wake) as came:
+            # Here, where no handler can raise between its making and its being known.
+            attendant = self._engage()
+            if attendant is None:
+                return
             try:
                 with self._lock:
                     lane = self._lend(job, attendant)
-                while lane is not None and lane.attendant is attendant:
+                while lane is not None and lane.attendant is attendant and not came:
                     timeout = None if deadline is None else deadline - time.monotonic()
                     brisk = self._scheduler.brisk
                     if (timeout is not None and timeout <= 0) or not attendant.wait(lane.fileno(), timeout, brisk):
@@ -323,6 +326,17 @@ class Pool:
                         if lane.attendant is attendant:
                             self._take_back(lane, wake=False)
                 self._dismiss(attendant)
+
+    def _engage(self) -> Attendant | None:
+        """An attendant; None where descriptors have run out: its thread waits as everybody does."""
+        try:
+            return self._attendants.pop()
+        except IndexError:
+            pass
+        try:
+            return Attendant()
+        except OSError:
+            return None
 
     def _dismiss(self, attendant: Attendant) -> None:
         """Keep an attendant for the next who wants one, until the end of the pool."""
