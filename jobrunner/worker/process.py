@@ -53,6 +53,10 @@ EXIT_SPOILED = 72
 #: The signal at which a worker writes its Python stack; None where there is no such signal to spare.
 STACK_SIGNAL: int | None = int(signal.SIGRTMAX) - 3 if hasattr(signal, "SIGRTMAX") else None
 
+# At which `faulthandler` writes the stack.
+_CRASHES = [
+    signal.Signals[name] for name in ("SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL") if hasattr(signal, name)
+]
 _PR_SET_CHILD_SUBREAPER = 36
 # Added to the score by which the kernel, out of memory, chooses whom to kill (0 to 1000): workers before their caller.
 _OOM_SCORE = 300
@@ -143,6 +147,7 @@ def become_worker(end: WorkerEnd) -> None:
     restore_missing_streams()
     _empty_stdin()
     _redirect_output(end)
+    _own_crash_signals()
     watch_for_crashes(end)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork_in_job)
@@ -192,6 +197,20 @@ def _redirect_output(end: WorkerEnd) -> None:
         for handed, number in zip(end.output, (1, 2), strict=True):
             os.dup2(handed.fd, number)
             os.close(handed.fd)
+
+
+def _own_crash_signals() -> None:
+    """Have Python know the handlers of the signals at which `faulthandler` writes the stack.
+
+    Where it was switched on before Python looked (``python -X dev``, PYTHONFAULTHANDLER), Python takes them for those
+    of another library, and none that a job replaces could be put back.
+    """
+    if faulthandler.is_enabled():
+        faulthandler.disable()
+        for number in _CRASHES:
+            if signal.getsignal(number) is None:
+                signal.signal(number, signal.SIG_DFL)
+        faulthandler.enable()
 
 
 def watch_for_crashes(end: WorkerEnd) -> None:

@@ -203,6 +203,15 @@ def test_what_a_job_changes_is_put_back_in_the_same_worker(one_worker: LocalExec
     assert one_worker.submit(state).result() == before
 
 
+def test_handlers_of_crashes_are_put_back_where_python_has_had_faulthandler_from_its_start(
+    make_local: Callable[..., LocalExecutor],
+) -> None:
+    worker = make_local(1, env={"PYTHONFAULTHANDLER": "1"})
+    before = worker.submit(state).result()
+    worker.submit(signal.signal, signal.SIGSEGV, signal.SIG_IGN).exception()
+    assert worker.submit(state).result() == before
+
+
 @pytest.mark.parametrize(("function", "arguments"), [
     (os.chdir, ("/",)), (os.umask, (0,)), (os.close, (1,)), (os.dup2, (0, 1)), (os.closerange, (0, 3)),
     (signal.alarm, (100,)), (signal.setitimer, (signal.ITIMER_REAL, 100)), (signal.signal, (signal.SIGTERM, 1)),
