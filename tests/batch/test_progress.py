@@ -140,6 +140,7 @@ def on_a_terminal(directory: Path, *arguments: str, prelude: str = "") -> tuple[
     ours, theirs = pty.openpty()
     (directory / "work.py").write_text(WORK)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "110", "LINES": "30"}
+    environment["PYTHONWARNINGS"] = "default"  # some of the jobs warn
     process = subprocess.Popen(
         [sys.executable, "-c", f"{prelude}\nfrom jobrunner.cli import main; main()", "run", *arguments],
         cwd=directory,

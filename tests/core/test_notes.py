@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -38,6 +39,12 @@ def warn(text: str = "mind the gap", category: type[Warning] = UserWarning) -> s
 def log(name: str = "my.model", level: int = logging.WARNING) -> str:
     logging.getLogger(name).log(level, "step %d of %s", 3, "ten", extra={"step": 3, "object": object()})
     return "logged"
+
+
+@pytest.fixture
+def make_local(make_local: MakeLocal) -> MakeLocal:
+    """Makes LocalExecutors whose workers show warnings, whatever `python -W` says of them."""
+    return functools.partial(make_local, initializer=warnings.simplefilter, initargs=("default",))
 
 
 # --- warnings ---

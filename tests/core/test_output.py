@@ -173,6 +173,7 @@ def test_a_child_that_is_left_with_the_pipe_open_holds_nobody_up(make_local: Mak
     def leave() -> None:
         child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
         (tmp_path / "pid").write_text(str(child.pid))
+        child.returncode = 0  # it is left on purpose, and not to be warned of
         print("left")
 
     executor = make_local(1, capture_output=True)

@@ -437,6 +437,8 @@ assert arena.pack([b"x"]) is not None
 send_descriptor(left, segment.fd, segment.number)
 fd, number = receive_descriptor(right)
 assert os.pread(fd, 9, 0)[:4] == b"spam" and number == segment.number
+left.close()
+right.close()
 """).check()
 
 

@@ -495,7 +495,9 @@ class _Warning(StatevectorSampler):  # type: ignore[misc,unused-ignore]
 def test_a_worker_warns_of_the_same_once_a_run() -> None:
     named, failing = bell(), _mid_circuit()
     named.name, failing.name = "other", "failing"
-    with LocalExecutor(1, preload=["qiskit.primitives"]) as single:
+    # Whatever `python -W` says of warnings.
+    show: dict[str, Any] = {"initializer": warnings.simplefilter, "initargs": ("default",)}
+    with LocalExecutor(1, preload=["qiskit.primitives"], **show) as single:
         sampler = ParallelSampler(_Warning(), executor=single, min_seconds=0)
         pubs: list[Any] = [named] * 8 + [failing]
         for _ in range(2):
