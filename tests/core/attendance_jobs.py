@@ -151,7 +151,10 @@ def switches() -> int:
     for task in os.listdir("/proc/self/task"):
         if int(task) == threading.get_native_id():
             continue
-        status = Path(f"/proc/self/task/{task}/status").read_text()
+        try:
+            status = Path(f"/proc/self/task/{task}/status").read_text()
+        except FileNotFoundError:  # the thread has ended meanwhile
+            continue
         total += sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches" in line)
     return total
 
