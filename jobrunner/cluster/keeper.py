@@ -14,7 +14,6 @@ Everybody else puts into its queue what is to be done; nothing here waits, nor r
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import os
@@ -35,7 +34,9 @@ from jobrunner.cluster.errors import (
     undelivered,
 )
 from jobrunner.cluster.job import ClusterJob, State
+from jobrunner.cluster.leases import Leases
 from jobrunner.cluster.link import Link
+from jobrunner.cluster.queues import FAIR_S, Queues
 from jobrunner.cluster.records import KnownNode, Lease
 from jobrunner.errors import (
     ExecutorShutdownError,
@@ -64,20 +65,8 @@ _LONG_S = 0.05
 #: What a job costs a node at the least, in seconds; and the most jobs that a lease is sent.
 _LEAST_S = 1e-4
 _MOST_SENT = 512
-#: How long a lease without jobs is kept.
-_LINGER_S = 0.5
-#: After how long a lease is given back for another, at the end of a job: others wait for the place, too.
-_TERM_S = 5.0
-#: For how long the first of all jobs waits before jobs of another number of threads make room for it.
-_FAIR_S = 1.0
 #: A node that has not said what became of a cancel after so long does not answer.
 _STUCK_S = 8.0
-#: A job that has waited for so long at a node is taken back when another lease has nothing to do.
-_TAKE_BACK_S = 0.25
-#: A lane whose job was seen to run so long ago, and not to end, has begun no other.
-_SURE_S = 1.0
-#: So many leases in a row that fail before any job ran mean that there is no getting one.
-_MOST_FAILED = 10
 
 
 class Keeper:
@@ -116,14 +105,10 @@ class Keeper:
 
         # The keeper's thread alone has what follows.
         self._nodes: dict[str, KnownNode] = {}
-        self._leases: dict[int, Lease] = {}
-        # By threads: (-priority, number, job).
-        self._queues: dict[int, list[tuple[float, int, ClusterJob]]] = {}
+        self._queues = Queues()
+        self._leases = Leases(link, max_workers, self._nodes, self._queues)
         self._unfinished: set[ClusterJob] = set()
         self._orders = itertools.count(1)
-        self._lease_numbers = itertools.count(1)
-        # Requeued jobs go to the front.
-        self._fronts = itertools.count(-1, -1)
         self._seqs = itertools.count(1)
         # Seconds that jobs of a name take, smoothed.
         self._lengths: dict[str, float] = {}
@@ -131,7 +116,6 @@ class Keeper:
         # The numbers of threads of which no jobs are sent now, and when cancels are taken for lost.
         self._yielding: set[int] = set()
         self._ending: dict[ClusterJob, float] = {}
-        self._failed_leases = 0
 
         services().callbacks.have_thread()
         services().register(self)
@@ -224,7 +208,7 @@ class Keeper:
             "queued": len(jobs) - running,
             "running": running,
             **self.counts,
-            "workers": sum(lease.node is not None for lease in list(self._leases.values())),
+            "workers": sum(lease.node is not None for lease in self._leases),
             "nodes": len(self.nodes),
             "restarts": self.nodes_lost,
         }
@@ -284,7 +268,7 @@ class Keeper:
 
     def leased(self, lease: int, node: str) -> None:
         """A lease has its place on a node, the first or another one."""
-        self._do(self._leased, lease, node)
+        self._do(self._leases.placed, lease, node)
 
     def lease_failed(self, lease: int, why: str | None) -> None:
         """A lease has no place, and will not get one; None: by no fault of its own."""
@@ -330,23 +314,19 @@ class Keeper:
                 what, args = self._inbox.get()
                 what(*args)
         self._look_at_cancels()
-        self._yielding = self._find_yielding()
+        self._yielding = self._queues.yielding(self._runs_anywhere, {lease.threads for lease in self._leases})
         self._assign()
-        self._keep_leases()
+        if self._lost is None:
+            self._leases.keep(self._yielding, time.monotonic())
         for node in list(self._nodes.values()):
             self._flush(node)
 
     def _patience(self) -> float | None:
         """After how many seconds there is something to do though nothing comes."""
         now = time.monotonic()
-        due = [lease.idle_since + _LINGER_S for lease in self._leases.values() if not lease.jobs and lease.node]
-        if due and any(node.jobs for node in self._nodes.values()):
-            due += [now + _TAKE_BACK_S]
-        due += self._ending.values()
-        if len(self._queues) > 1:
-            due += [now + _FAIR_S]
-        if self._queues:
-            due += [now + _TERM_S]
+        due = [*self._leases.due(now), *self._ending.values()]
+        if len(self._queues.kinds()) > 1:
+            due.append(now + FAIR_S)
         return max(0.0, min(due) - now) if due else None
 
     # --- jobs ---
@@ -365,12 +345,12 @@ class Keeper:
             self._made_room()
             self._finish(job, Settlement(error=lost_cluster(job, self._lost)))
             return
-        self._queue(job, job.seq)
+        self._queue(job)
 
-    def _queue(self, job: ClusterJob, place: int) -> None:
+    def _queue(self, job: ClusterJob, *, front: bool = False) -> None:
         job.state = State.QUEUED
         job.node = job.lease = None
-        heapq.heappush(self._queues.setdefault(job.options.threads, []), (-job.options.priority, place, job))
+        self._queues.push(job, front=front)
 
     def _requeue(self, job: ClusterJob) -> None:
         """Back to the front, where it counts as waiting again; or over, where a cancel was on its way."""
@@ -380,7 +360,7 @@ class Keeper:
         with self._room:
             self._waiting += self._max_pending is not None
         job.seen_running = job.asked_back = False
-        self._queue(job, next(self._fronts))
+        self._queue(job, front=True)
 
     def _fail(self, job: ClusterJob, error: JobRunnerError) -> None:
         if job.state is not State.FINAL:
@@ -439,73 +419,49 @@ class Keeper:
     def _leave(self, job: ClusterJob, node: KnownNode) -> None:
         """A job is at its node no more."""
         node.jobs.pop(job.order, None)
-        lease = self._leases.get(job.lease) if job.lease is not None else None
+        lease = self._leases.get(job.lease)
         if lease is not None:
             lease.jobs.discard(job)
+            lease.running.discard(job)
             if not lease.jobs:
                 lease.idle_since = time.monotonic()
 
     # --- sending ---
 
-    def _head(self, threads: int) -> ClusterJob | None:
-        """The next job of a queue, which stays there."""
-        waiting = self._queues.get(threads)
-        while waiting:
-            if waiting[0][2].state is State.QUEUED:
-                return waiting[0][2]
-            heapq.heappop(waiting)
-        return None
-
-    def _find_yielding(self) -> set[int]:
-        """The numbers of threads whose jobs make room for the first of all, which is of another number."""
-        heads = {}
-        for threads in list(self._queues):
-            if self._head(threads) is None:
-                del self._queues[threads]
-            else:
-                heads[threads] = self._queues[threads][0]
-        if not heads:
-            return set()
-        first = min(heads, key=lambda threads: heads[threads][:2])
-        priority, _, job = heads[first]
-        if not any(self._fits(job, node) for node in self._nodes.values()):
-            return set()
-        overdue = time.time() - job.submitted > _FAIR_S
-        kinds = {*heads, *(lease.threads for lease in self._leases.values())} - {first}
-        return {kind for kind in kinds if kind not in heads or heads[kind][0] > priority or overdue}
-
     def _assign(self) -> None:
         """Send jobs to the leases that have room for them."""
         now = time.monotonic()
-        for threads in list(self._queues):
-            if self._head(threads) is None:
-                del self._queues[threads]
-                continue
+        vacancies = self._leases.vacancies()
+        for threads in self._queues.kinds():
             if threads in self._yielding:
                 continue
-            leases = [
-                lease
-                for lease in self._leases.values()
-                if lease.threads == threads and lease.node is not None and now < lease.until
-            ]
+            leases = self._leases.open(threads, now)
             if not leases:
                 continue
-            leases.sort(key=lambda lease: len(lease.jobs))
             # Not all to the first of them.
-            fair = -(-(len(self._queues[threads]) + sum(len(lease.jobs) for lease in leases)) // len(leases))
-            waiting = self._queues[threads]
+            fair = -(-(self._queues.count(threads) + sum(len(lease.jobs) for lease in leases)) // len(leases))
             for lease in leases:
-                passed: list[tuple[float, int, ClusterJob]] = []
-                while (job := self._head(threads)) is not None and len(lease.jobs) < min(self._depth(job.name), fair):
-                    entry = heapq.heappop(waiting)
-                    if self._fits(job, lease.node):
-                        self._send(job, lease)
-                    elif any(self._fits(job, node) for node in self._nodes.values()):
-                        passed.append(entry)  # for another node
-                    else:
-                        self._fail(job, too_large(job, [node.description for node in self._nodes.values()]))
-                for entry in passed:
-                    heapq.heappush(waiting, entry)
+                was_idle = not lease.jobs
+                if was_idle and vacancies < 1:
+                    continue
+                self._fill(lease, fair)
+                vacancies -= was_idle and bool(lease.jobs)
+
+    def _fill(self, lease: Lease, fair: int) -> None:
+        """Send a lease what it may have of the jobs that wait, its fair share at the most."""
+        assert lease.node is not None
+        passed = []
+        while (job := self._queues.head(lease.threads)) is not None:
+            if len(lease.jobs) >= min(self._depth(job.name), fair):
+                break
+            entry = self._queues.pop(lease.threads)
+            if lease.node.takes(job.options):
+                self._send(job, lease)
+            elif self._runs_anywhere(job):
+                passed.append(entry)  # for another node
+            else:
+                self._fail(job, too_large(job, [node.description for node in self._nodes.values()]))
+        self._queues.put_back(lease.threads, passed)
 
     def _depth(self, name: str) -> int:
         """How many jobs of a name a lease may have at a time."""
@@ -516,8 +472,8 @@ class Keeper:
             return 1
         return min(_MOST_SENT, 1 + int(_LONG_S / max(length, _LEAST_S)))
 
-    def _fits(self, job: ClusterJob, node: KnownNode | None) -> bool:
-        return node is not None and node.fits(job.options.threads, job.options.memory_bytes)
+    def _runs_anywhere(self, job: ClusterJob) -> bool:
+        return any(node.takes(job.options) for node in self._nodes.values())
 
     def _send(self, job: ClusterJob, lease: Lease) -> None:
         node = lease.node
@@ -624,123 +580,10 @@ class Keeper:
 
     # --- leases ---
 
-    def _keep_leases(self) -> None:
-        """Ask for as many leases as there is use for, and give back those that nobody needs."""
-        if self._lost is not None:
-            return
-        by_threads: dict[int, list[Lease]] = {threads: [] for threads in self._queues}
-        for lease in self._leases.values():
-            by_threads.setdefault(lease.threads, []).append(lease)
-        now = time.monotonic()
-        for threads, leases in by_threads.items():
-            head = self._head(threads)
-            if threads in self._yielding:
-                for lease in leases:
-                    if not lease.jobs:
-                        self._drop_lease(lease)
-                continue
-            if head is not None:
-                leases = self._renewed(leases, now)
-            waiting = len(self._queues.get(threads, ()))
-            jobs = waiting + sum(len(lease.jobs) for lease in leases)
-            memory = 0 if head is None else head.options.memory_bytes
-            most = self._max_workers
-            if most is None:
-                cores = sum(node.cores // threads for node in self._nodes.values())
-                most = cores + self._link.most_waiting
-            others = 0 if self._max_workers is None else len(self._leases) - len(leases)
-            useful = sum(lease.node is None or lease.node.fits(threads, memory) for lease in leases)
-            for _ in range(min(most - others - len(leases), jobs - useful)):
-                self._ask_lease(threads, memory)
-            idle = []
-            for lease in leases if not waiting else ():
-                if lease.node is None and len(leases) > jobs:
-                    leases = [other for other in leases if other is not lease]
-                    self._drop_lease(lease)
-                elif lease.node is not None and not lease.jobs:
-                    if now >= lease.idle_since + _LINGER_S:
-                        self._drop_lease(lease)
-                    else:
-                        idle.append(lease)
-            if idle:
-                self._take_back(threads, len(idle), now)
-
-    def _renewed(self, leases: list[Lease], now: float) -> list[Lease]:
-        """Leases whose term is over are given back, once they have no jobs: at the engine, we queue behind others then.
-
-        So are those that have waited for as long, while there are others to work with.
-        """
-        has_place = any(not lease.waits for lease in leases)
-        kept = []
-        for lease in leases:
-            over = now >= lease.until or (lease.waits and has_place and now >= lease.asked + _TERM_S)
-            if over and not lease.jobs:
-                self._drop_lease(lease)
-            else:
-                kept.append(lease)
-        return kept
-
-    def _ask_lease(self, threads: int, memory: int) -> None:
-        fitting = tuple(name for name, node in self._nodes.items() if node.fits(threads, memory))
-        places = None if len(fitting) == len(self._nodes) else fitting
-        lease = Lease(next(self._lease_numbers), threads, places)
-        self._leases[lease.number] = lease
-        self._link.ask_lease(lease.number, threads, places)
-
-    def _drop_narrow_leases(self) -> None:
-        """Nodes have come or gone: what waits for some of them only is asked for anew."""
-        for lease in list(self._leases.values()):
-            if lease.waits and lease.places is not None:
-                self._drop_lease(lease)
-
-    def _drop_lease(self, lease: Lease) -> None:
-        del self._leases[lease.number]
-        self._link.release_lease(lease.number)
-
-    def _take_back(self, threads: int, count: int, now: float) -> None:
-        """Ask nodes for jobs that wait there behind others, though leases elsewhere have nothing to do."""
-        for lease in self._leases.values():
-            if lease.threads != threads or lease.node is None or len(lease.jobs) < 2:
-                continue
-            for job in sorted(lease.jobs, key=lambda job: job.order):
-                waits = not (job.seen_running or job.asked_back or job.cancelling)
-                if count and waits and now - job.sent > _TAKE_BACK_S:
-                    job.asked_back = True
-                    count -= 1
-                    lease.node.outbox.append(("take back", job.order))
-
-    def _leased(self, number: int, name: str) -> None:
-        lease = self._leases.get(number)
-        node = self._nodes.get(name)
-        if lease is None:
-            return  # given back meanwhile
-        if node is None:
-            lease.node, lease.place = None, name
-            return
-        if lease.node is not None:
-            # The engine has moved it: what it had is lost with its node, of which we shall hear.
-            lease.jobs = set()
-        lease.node, lease.place = node, None
-        lease.idle_since = time.monotonic()
-        lease.until = lease.idle_since + _TERM_S
-        self._failed_leases = 0
-
     def _lease_failed(self, number: int, why: str | None) -> None:
-        lease = self._leases.pop(number, None)
-        if lease is None:
-            return
-        self._link.release_lease(number)
-        _log.info("lease %s has failed: %s", number, why)
-        if lease.jobs:
-            return  # they go on at their node, or are lost with it
-        if why is None:
-            return  # the cluster begins anew: another is asked for
-        self._failed_leases += 1
-        if self._failed_leases >= _MOST_FAILED and self._queues.get(lease.threads):
-            self._failed_leases = 0
-            for _, _, job in self._queues.pop(lease.threads):
-                if job.state is State.QUEUED:
-                    self._fail(job, JobError(f"the cluster gives no place to run it: {why}", job_id=job.job_id))
+        threads = self._leases.failed(number, why)
+        for job in () if threads is None else self._queues.take_all(threads):
+            self._fail(job, JobError(f"the cluster gives no place to run it: {why}", job_id=job.job_id))
 
     # --- nodes ---
 
@@ -748,10 +591,7 @@ class Keeper:
         if name not in self._nodes:
             self._nodes[name] = KnownNode(name, description)
             self.nodes = {**self.nodes, name: description}
-            for lease in list(self._leases.values()):
-                if lease.place == name:
-                    self._leased(lease.number, name)
-            self._drop_narrow_leases()
+            self._leases.node_has_come(name)
             _log.info("node %s has come, with %s cores", self._nodes[name], description["cores"])
 
     def _node_down(self, name: str, why: str) -> None:
@@ -764,15 +604,8 @@ class Keeper:
             _log.warning("node %s is lost: %s", node, why)
         else:
             _log.info("node %s has gone: %s", node, why)
-        for lease in list(self._leases.values()):
-            if lease.node is node or lease.place == name:
-                self._drop_lease(lease)
-        self._drop_narrow_leases()
+        self._leases.node_has_gone(name)
         unsent = {one[1] for one in node.outbox if one[0] == "job"}
-        now = time.monotonic()
-        if sum(job.seen_running and now - job.seen > _SURE_S for job in node.jobs.values()) >= node.cores:
-            # All its lanes had been busy with long jobs: what was not seen to run had waited behind those.
-            unsent |= {order for order, job in node.jobs.items() if not job.seen_running and now - job.sent > _SURE_S}
         for order, job in list(node.jobs.items()):
             node.jobs.pop(order)
             if order in unsent:
@@ -833,6 +666,9 @@ class Keeper:
             elif kind == "running":
                 self._take_fields(job, node, facts[1])
                 job.seen_running, job.seen = True, time.monotonic()
+                lease = self._leases.get(job.lease)
+                if lease is not None:
+                    lease.running.add(job)
             elif kind == "note":
                 _, body, pid = facts
                 job.spoke = True

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobrunner.cluster.job import ClusterJob
+from jobrunner.options import JobOptions
 
 __all__ = ["KnownNode", "Lease"]
 
@@ -35,6 +36,10 @@ class KnownNode:
         """Whether a job of so many threads and bytes could run there."""
         return threads <= self.threads and memory <= self.memory
 
+    def takes(self, options: JobOptions) -> bool:
+        """Whether a job of such options could run there."""
+        return self.fits(options.threads, options.memory_bytes)
+
     def __str__(self) -> str:
         return f"{self.name} on {self.host}"
 
@@ -58,10 +63,16 @@ class Lease:
         self.node: KnownNode | None = None
         # Where it is, though that node has not told of itself yet.
         self.place: str | None = None
+        # What it was sent, and what of that was seen to run.
         self.jobs: set[ClusterJob] = set()
+        self.running: set[ClusterJob] = set()
         self.idle_since = self.asked
 
     @property
     def waits(self) -> bool:
         """Whether the engine has not given it a place yet."""
         return self.node is None and self.place is None
+
+    def is_held_up(self, now: float, seconds: float) -> bool:
+        """Whether a job of its has been running for so long."""
+        return any(now - job.seen > seconds for job in self.running)

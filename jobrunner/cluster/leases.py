@@ -1,0 +1,263 @@
+"""Leases: how many are asked for, when they are given back, which may be sent jobs.  The keeper's thread alone."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from jobrunner.cluster.link import Link
+from jobrunner.cluster.queues import Queues
+from jobrunner.cluster.records import KnownNode, Lease
+
+__all__ = ["Leases"]
+
+_log = logging.getLogger("jobrunner")
+
+#: How long a lease without jobs is kept.
+_LINGER_S = 0.5
+#: After how long a lease is given back for another, at the end of a job: others wait for the place, too.
+_TERM_S = 5.0
+#: A job that has waited for so long at a node is taken back when another lease has nothing to do, or the one before it
+#: has run for so long.
+_TAKE_BACK_S = 0.25
+#: So many leases in a row that fail before any job ran mean that there is no getting one.
+_MOST_FAILED = 10
+
+
+class Leases:
+    """The leases of one executor.
+
+    Args:
+        link: the engine, which gives them.
+        max_workers: how many may have jobs at a time; None: as many as there are.
+        nodes: those that are there, by name.
+        queues: the jobs that wait.
+    """
+
+    def __init__(self, link: Link, max_workers: int | None, nodes: Mapping[str, KnownNode], queues: Queues) -> None:
+        self._link = link
+        self._max_workers = max_workers
+        self._nodes = nodes
+        self._queues = queues
+        self._leases: dict[int, Lease] = {}
+        self._numbers = itertools.count(1)
+        self._failed = 0
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(list(self._leases.values()))
+
+    def get(self, number: int | None) -> Lease | None:
+        """The lease of a number, if it is there still."""
+        return None if number is None else self._leases.get(number)
+
+    def clear(self) -> None:
+        """Forget all: there is no engine to give them back to."""
+        self._leases.clear()
+
+    def vacancies(self) -> float:
+        """How many of those without jobs may be sent some."""
+        if self._max_workers is None:
+            return float("inf")
+        return self._max_workers - sum(bool(lease.jobs) for lease in self._leases.values())
+
+    def open(self, threads: int, now: float) -> list[Lease]:
+        """Those that may be sent jobs of so many threads: the ones that have least first."""
+        found = [
+            lease
+            for lease in self._leases.values()
+            if lease.threads == threads
+            and lease.node is not None
+            and now < lease.until
+            and not lease.is_held_up(now, _TAKE_BACK_S)
+        ]
+        return sorted(found, key=lambda lease: len(lease.jobs))
+
+    def due(self, now: float) -> list[float]:
+        """When there is something to do though nothing comes."""
+        due = [lease.idle_since + _LINGER_S for lease in self._leases.values() if not lease.jobs and lease.node]
+        if due and any(node.jobs for node in self._nodes.values()):
+            due.append(now + _TAKE_BACK_S)
+        due += [
+            job.seen + _TAKE_BACK_S
+            for lease in self._leases.values()
+            if len(lease.jobs) > 1
+            for job in lease.running
+            if now <= job.seen + _TAKE_BACK_S
+        ]
+        if self._queues.kinds():
+            due.append(now + _TERM_S)
+        return due
+
+    # --- how many ---
+
+    def keep(self, yielding: Collection[int], now: float) -> None:
+        """Ask for as many as there is use for, and give back those that nobody needs.
+
+        Args:
+            yielding: numbers of threads of which no jobs are sent now.
+            now: the time (monotonic).
+        """
+        kinds: dict[int, list[Lease]] = {threads: [] for threads in self._queues.kinds()}
+        for lease in self._leases.values():
+            kinds.setdefault(lease.threads, []).append(lease)
+        for threads, leases in kinds.items():
+            head = self._queues.head(threads)
+            if threads in yielding:
+                self._drop_all(lease for lease in leases if not lease.jobs)
+                idle = 0
+            elif head is not None:
+                self._ask_for(threads, head.options.memory_bytes, self._renewed(leases, now))
+                idle = 0
+            else:
+                idle = self._give_back(leases, now)
+            self._take_back(leases, idle, now)
+
+    def _ask_for(self, threads: int, memory: int, leases: list[Lease]) -> None:
+        """Ask for leases for the jobs of so many threads, the next of which needs so much memory."""
+        jobs = self._queues.count(threads) + sum(len(lease.jobs) for lease in leases)
+        wanted = jobs - sum(map(self._is_of_use, leases))
+        if self._max_workers is None:
+            cores = sum(node.cores // threads for node in self._nodes.values())
+            room = cores + self._link.most_waiting - len(leases)
+        else:
+            # Where the engine chose a node that won't do, the lease is kept, so that it chooses another.
+            room = self._max_workers - sum(map(self._is_of_use, self._leases.values()))
+            spare = [lease for lease in leases if not lease.jobs and lease.node is not None and self._is_of_use(lease)]
+            self._drop_all(spare[: max(0, -room)])
+        for _ in range(min(room, wanted)):
+            self._ask(threads, memory)
+
+    def _is_of_use(self, lease: Lease) -> bool:
+        """Whether a lease has jobs, or may get the next that waits."""
+        head = self._queues.head(lease.threads)
+        return bool(lease.jobs) or head is None or lease.node is None or lease.node.takes(head.options)
+
+    def _ask(self, threads: int, memory: int) -> None:
+        fitting = tuple(name for name, node in self._nodes.items() if node.fits(threads, memory))
+        places = None if len(fitting) == len(self._nodes) else fitting
+        lease = Lease(next(self._numbers), threads, places)
+        self._leases[lease.number] = lease
+        self._link.ask_lease(lease.number, threads, places)
+
+    def _renewed(self, leases: list[Lease], now: float) -> list[Lease]:
+        """Leases whose term is over are given back, once they have no jobs: at the engine, we queue behind others then.
+
+        So are those that have waited for as long, while there are others to work with.
+        """
+        has_place = any(not lease.waits for lease in leases)
+        kept = []
+        for lease in leases:
+            over = now >= lease.until or (lease.waits and has_place and now >= lease.asked + _TERM_S)
+            if over and not lease.jobs:
+                self._drop(lease)
+            else:
+                kept.append(lease)
+        return kept
+
+    def _give_back(self, leases: list[Lease], now: float) -> int:
+        """Give back what nobody needs, for none waits; returns how many idle ones are kept."""
+        count, jobs = len(leases), sum(len(lease.jobs) for lease in leases)
+        idle = 0
+        for lease in leases:
+            if lease.node is None and count > jobs:
+                count -= 1
+                self._drop(lease)
+            elif lease.node is not None and not lease.jobs:
+                if now >= lease.idle_since + _LINGER_S:
+                    self._drop(lease)
+                else:
+                    idle += 1
+        return idle
+
+    def _take_back(self, leases: list[Lease], idle: int, now: float) -> None:
+        """Ask nodes for jobs that wait there: behind one that takes long, or though others have nothing to do.
+
+        Args:
+            leases: of one number of threads.
+            idle: how many of them have nothing to do.
+            now: the time (monotonic).
+        """
+        for lease in leases:
+            held_up = lease.is_held_up(now, _TAKE_BACK_S)
+            if lease.node is None or len(lease.jobs) < 2 or not (held_up or idle):
+                continue
+            for job in sorted(lease.jobs, key=lambda job: job.order):
+                waits = not (job.seen_running or job.asked_back or job.cancelling)
+                if waits and (held_up or (idle > 0 and now - job.sent > _TAKE_BACK_S)):
+                    job.asked_back = True
+                    idle -= 1
+                    lease.node.outbox.append(("take back", job.order))
+
+    def _drop(self, lease: Lease) -> None:
+        del self._leases[lease.number]
+        self._link.release_lease(lease.number)
+
+    def _drop_all(self, leases: Iterable[Lease]) -> None:
+        for lease in leases:
+            self._drop(lease)
+
+    # --- what the engine tells ---
+
+    def placed(self, number: int, name: str) -> None:
+        """A lease has its place on a node, the first or another one."""
+        lease = self._leases.get(number)
+        if lease is None:
+            return  # given back meanwhile
+        node = self._nodes.get(name)
+        if node is None:
+            lease.node, lease.place = None, name
+            return
+        if lease.node is not None:
+            # The engine has moved it: what it had is lost with its node, of which we shall hear.
+            lease.jobs, lease.running = set(), set()
+        lease.node, lease.place = node, None
+        lease.idle_since = time.monotonic()
+        lease.until = lease.idle_since + _TERM_S
+        self._failed = 0
+
+    def failed(self, number: int, why: str | None) -> int | None:
+        """A lease has no place, and will not get one.
+
+        Args:
+            number: its number.
+            why: the reason; None: no fault of its own.
+
+        Returns:
+            The number of threads of which there is no getting a lease; None: another one will do.
+        """
+        lease = self._leases.pop(number, None)
+        if lease is None:
+            return None
+        self._link.release_lease(number)
+        _log.info("lease %s has failed: %s", number, why)
+        if lease.jobs:
+            return None  # they go on at their node, or are lost with it
+        if why is None:
+            return None  # the cluster begins anew: another is asked for
+        self._failed += 1
+        if self._failed < _MOST_FAILED or self._queues.head(lease.threads) is None:
+            return None
+        self._failed = 0
+        return lease.threads
+
+    def node_has_come(self, name: str) -> None:
+        """A node is there, on which the engine may have placed leases already."""
+        for lease in list(self._leases.values()):
+            if lease.place == name:
+                self.placed(lease.number, name)
+        self._drop_narrow()
+
+    def node_has_gone(self, name: str) -> None:
+        """A node is there no more."""
+        self._drop_all(
+            lease
+            for lease in list(self._leases.values())
+            if lease.place == name or (lease.node is not None and lease.node.name == name)
+        )
+        self._drop_narrow()
+
+    def _drop_narrow(self) -> None:
+        """Nodes have come or gone: what waits for some of them only is asked for anew."""
+        self._drop_all(lease for lease in list(self._leases.values()) if lease.waits and lease.places is not None)

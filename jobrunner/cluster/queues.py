@@ -1,0 +1,90 @@
+"""Jobs that wait to be sent to a node; those of one number of threads are a queue.  The keeper's thread alone."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Iterable
+
+from jobrunner.cluster.job import ClusterJob, State
+
+__all__ = ["FAIR_S", "Entry", "Queues"]
+
+#: For how long the first of all jobs waits before jobs of another number of threads make room for it.
+FAIR_S = 1.0
+
+#: (-priority, place, job): the least is the next.
+Entry = tuple[float, int, ClusterJob]
+
+
+class Queues:
+    """The queues, by numbers of threads.
+
+    A job that is over, or was sent, is left in its queue, and passed over when its turn comes.
+    """
+
+    def __init__(self) -> None:
+        self._heaps: dict[int, list[Entry]] = {}
+        # Of the jobs that are to be the first among those of their priority.
+        self._fronts = itertools.count(-1, -1)
+
+    def push(self, job: ClusterJob, *, front: bool = False) -> None:
+        """Have a job wait: behind those that came before it, or before all of its priority."""
+        place = next(self._fronts) if front else job.seq
+        heapq.heappush(self._heaps.setdefault(job.options.threads, []), (-job.options.priority, place, job))
+
+    def kinds(self) -> list[int]:
+        """The numbers of threads of which jobs wait."""
+        for threads in list(self._heaps):
+            if self.head(threads) is None:
+                del self._heaps[threads]
+        return list(self._heaps)
+
+    def count(self, threads: int) -> int:
+        """How many wait, or more: some may be over."""
+        return len(self._heaps.get(threads, ()))
+
+    def head(self, threads: int) -> ClusterJob | None:
+        """The next job of a queue, which stays there."""
+        heap = self._heaps.get(threads)
+        while heap:
+            if heap[0][2].state is State.QUEUED:
+                return heap[0][2]
+            heapq.heappop(heap)
+        return None
+
+    def pop(self, threads: int) -> Entry:
+        """Take out the next, which `head` has found."""
+        return heapq.heappop(self._heaps[threads])
+
+    def put_back(self, threads: int, entries: Iterable[Entry]) -> None:
+        """What was taken out waits again where it did."""
+        for entry in entries:
+            heapq.heappush(self._heaps[threads], entry)
+
+    def take_all(self, threads: int) -> list[ClusterJob]:
+        """Take out a whole queue."""
+        return [job for _, _, job in self._heaps.pop(threads, []) if job.state is State.QUEUED]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._heaps.clear()
+
+    def yielding(self, runs_anywhere: Callable[[ClusterJob], bool], others: Iterable[int]) -> set[int]:
+        """The numbers of threads whose jobs make room for the first of all, which is of another number.
+
+        Args:
+            runs_anywhere: whether there is a node for a job.
+            others: numbers of threads that something is there for, though no jobs wait.
+        """
+        heads = {threads: self._heaps[threads][0] for threads in self.kinds()}
+        if not heads:
+            return set()
+        first = min(heads, key=lambda threads: heads[threads][:2])
+        priority, _, job = heads[first]
+        if not runs_anywhere(job):
+            return set()
+        overdue = time.time() - job.submitted > FAIR_S
+        kinds = {*heads, *others} - {first}
+        return {kind for kind in kinds if kind not in heads or heads[kind][0] > priority or overdue}

@@ -1,0 +1,102 @@
+"""Which jobs are sent where, and what of them is lost with a node: on nodes of which the test says where leases go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobrunner import WorkerDiedError, gather, wait
+from jobrunner.cluster.job import State
+from jobrunner.executors.future import JobFuture
+from tests.cluster.engines import NearbyExecutor
+from tests.core.gates import Gate, append_line, arrive, await_release, lines
+
+GIB = 1 << 30
+
+
+def work(starts: str, number: int, gate: str | None = None) -> int:
+    """Note the start, and wait at a gate if there is one."""
+    append_line(starts, number)
+    if gate is not None:
+        arrive(gate)
+        await_release(gate)
+    return number
+
+
+def _state(job: JobFuture[Any]) -> State:
+    record: Any = job.record
+    state: State = record.state
+    return state
+
+
+def _await_state(jobs: list[JobFuture[Any]], state: State) -> None:
+    while not all(_state(job) is state for job in jobs):
+        wait(jobs, timeout=0.01)
+
+
+def _taught(executor: NearbyExecutor, starts: str) -> None:
+    """Have the executor take such jobs for short, so that it sends many at a time."""
+    gather([executor.submit(work, starts, -1) for _ in range(100)])
+
+
+def test_what_waits_behind_a_job_that_takes_long_is_not_lost_with_its_node(gate: Gate, tmp_path: Path) -> None:
+    starts = str(tmp_path / "starts")
+    with NearbyExecutor({"one": GIB}) as executor:
+        _taught(executor, starts)
+        held = executor.submit(work, starts, 0, gate.path)
+        waiting = [executor.submit(work, starts, number) for number in range(1, 30)]
+        gate.await_arrival()
+        _await_state(waiting, State.QUEUED)
+        executor.link.go("one")
+        with pytest.raises(WorkerDiedError, match="node one on one was lost"):
+            held.result(timeout=60)
+        executor.link.come("one")
+        assert gather(waiting, timeout=60) == list(range(1, 30))
+        assert {job.report().attempts for job in waiting} == {1}
+    begun = lines(Path(starts))
+    assert all(begun.count(str(number)) == 1 for number in range(30))
+
+
+def test_what_began_at_a_node_that_is_lost_before_it_has_told_so_counts_as_begun(tmp_path: Path) -> None:
+    starts = str(tmp_path / "starts")
+    with NearbyExecutor({"one": GIB}, retries=1) as executor:
+        _taught(executor, starts)
+        executor.link.heard.clear()
+        jobs = [executor.submit(work, starts, number) for number in range(9)]
+        while len(lines(Path(starts))) < 109:
+            wait(jobs, timeout=0.01)
+        executor.link.go("one")
+        executor.link.heard.set()
+        executor.link.come("one")
+        assert gather(jobs, timeout=60) == list(range(9))
+        begun = lines(Path(starts))
+        assert [begun.count(str(number)) for number in range(9)] == [job.report().attempts for job in jobs] == [2] * 9
+
+
+def test_a_place_where_the_next_job_has_no_room_is_none_of_those_that_may_be_used(gate: Gate) -> None:
+    with NearbyExecutor({"small": GIB // 4, "large": 2 * GIB}, max_workers=1) as executor:
+        large = executor.with_options(memory_limit="1GiB")
+        assert [large.submit(pow, number, 2).result(60) for number in range(3)] == [0, 1, 4]
+        assert gather([executor.submit(pow, number, 2) for number in range(20)], timeout=60) == [
+            number**2 for number in range(20)
+        ]
+        both = [view.submit(pow, number, 2) for number in range(10) for view in (executor, large)]
+        assert gather(both, timeout=60) == [number**2 for number in range(10) for _ in range(2)]
+
+
+def test_no_more_run_at_a_time_than_max_workers_though_more_places_are_held(gate: Gate, tmp_path: Path) -> None:
+    starts = str(tmp_path / "starts")
+    with NearbyExecutor({"small": GIB // 4, "large": 2 * GIB}, max_workers=1) as executor:
+        large = executor.with_options(memory_limit="1GiB").submit(work, starts, 0, gate.path)
+        others = [executor.submit(work, starts, number, gate.path) for number in range(1, 4)]
+        gate.await_arrival()
+        assert not wait([large, *others], timeout=0.5).done
+        assert len(lines(Path(starts))) == 1
+        for _ in range(3):
+            gate.release()
+            gate.await_arrival()
+            assert executor.stats()["running"] <= 1
+        gate.release()
+        assert gather([large, *others], timeout=60) == [0, 1, 2, 3]
