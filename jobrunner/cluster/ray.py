@@ -136,9 +136,10 @@ class _RayLink:
         self._placed: set[int] = set()
         # Leases that are asked for later, with their threads: others' turn is first.
         self._deferred: dict[int, tuple[int, float]] = {}
-        self._closing = False
+        # Guards the change of these two: whoever makes it lets go of the connection.
+        self._ending = threading.Lock()
+        self._closing = self._lost = False
         self._errands: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
-        self._lost = False
         # Set when there is nothing more to wait for.
         self._pause = threading.Event()
         _connections.begin(address)
@@ -193,7 +194,8 @@ class _RayLink:
     def close(self) -> None:
         import ray
 
-        self._closing = True
+        with self._ending:
+            self._closing = True
         self._pause.set()
         if not self._lost:
             actors = list(self._actors.values())
@@ -204,7 +206,7 @@ class _RayLink:
                 _try(ray.kill, actor)
             for group in self._groups.values():
                 _remove(group)
-        _connections.end()
+            _connections.end()
 
     # --- the clerk's thread ---
 
@@ -215,6 +217,10 @@ class _RayLink:
                 what, args = self._errands.get(timeout=_LEASES_S if waiting else None)
             except queue.Empty:
                 what, args = self._look_for_leases, ()
+            while not self._head_listens():
+                # The watch finds out whether it is gone for good.
+                if self._pause.wait(_LEASES_S):
+                    return
             try:
                 what(*args)
             except Exception as error:
@@ -224,7 +230,7 @@ class _RayLink:
     def _ask_lease(self, lease: int, threads: int) -> None:
         from ray.util import placement_group_table
 
-        if self._head_listens() and self._others_wait(placement_group_table()):
+        if self._others_wait(placement_group_table()):
             self._deferred[lease] = threads, time.monotonic()
         else:
             self._make_group(lease, threads)
@@ -249,8 +255,6 @@ class _RayLink:
     def _look_for_leases(self) -> None:
         from ray.util import placement_group_table
 
-        if not self._head_listens():
-            return  # the watch finds that out for good
         table = placement_group_table()
         if self._deferred:
             patience = _DEFERENCE_S if self._others_wait(table) else 0.0
@@ -436,9 +440,14 @@ class _RayLink:
         return True
 
     def _lose(self, why: str) -> None:
-        if not self._closing:
+        with self._ending:
+            if self._closing:
+                return
             self._closing = self._lost = True
-            self._told.lost(why)
+        self._pause.set()
+        self._told.lost(why)
+        # Ray ends a process that goes on being connected with a head that is gone, after a minute.
+        _connections.end()
 
 
 def _failure(done: Any) -> str | None:
