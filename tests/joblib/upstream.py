@@ -1,4 +1,8 @@
-"""joblib's own tests of Parallel, as it installs them, with our backend in the place of its process backends."""
+"""joblib's own tests of Parallel, as it installs them, with our backend in the place of its process backends.
+
+Its other tests of workers are of files that loky's and multiprocessing's map into memory (`test_memmapping`), of what
+`parallel_config` was told (`test_config`), and of Dask.
+"""
 
 from __future__ import annotations
 
