@@ -5,6 +5,9 @@ ends.  Nor on the dispatcher, which a start would block for milliseconds.  This 
 in the moment of a start does not kill the newcomer, which sets its own handling up before it unblocks the signal.
 
 Nothing is imported on it: a fork in that moment would leave the module's lock locked for ever in the child.
+
+A fork waits until no worker is being started: it would keep the ends of pipes open that are meant for the newcomer
+alone, and whoever waits for their end would wait for the fork's.
 """
 
 from __future__ import annotations
@@ -32,6 +35,43 @@ __all__ = ["Spawner"]
 _log = logging.getLogger("jobrunner")
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+
+#: For so many seconds a fork waits for a start: one that hangs is not to hang the program, too.
+_PATIENCE_S = 5.0
+
+
+class _Starting:
+    """Held while a worker is being started, and while this process is forked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._forking = threading.local()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def before_fork(self) -> None:
+        """A thread is about to fork."""
+        self._forking.holds = self._lock.acquire(timeout=_PATIENCE_S)
+
+    def after_fork(self) -> None:
+        """It has forked."""
+        if self._forking.holds:
+            self._lock.release()
+
+    def in_child(self) -> None:
+        """In the fork, where nothing is being started."""
+        self._lock = threading.Lock()
+
+
+_starting = _Starting()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_starting.before_fork, after_in_parent=_starting.after_fork, after_in_child=_starting.in_child
+    )
 
 
 class Spawner:
@@ -72,13 +112,14 @@ class Spawner:
     def _work(self) -> None:
         _prepare_thread()
         while (start := self._starts.get()) is not None:
-            # Before the first worker: there is no moment in which one could outlive this process.
-            if self._guardian is None or self._guardian.poll() is not None:
-                self._start_guardian()
-            try:
-                start()
-            except Exception:
-                _log.exception("a task of the spawner's has failed")
+            with _starting:
+                # Before the first worker: there is no moment in which one could outlive this process.
+                if self._guardian is None or self._guardian.poll() is not None:
+                    self._start_guardian()
+                try:
+                    start()
+                except Exception:
+                    _log.exception("a task of the spawner's has failed")
             del start
 
     def _start_guardian(self) -> None:
@@ -102,7 +143,7 @@ class Spawner:
 
 def _prepare_thread() -> None:
     """Have what is started on this thread start with SIGINT blocked."""
-    with contextlib.suppress(Exception), during_start():
+    with contextlib.suppress(Exception), _starting, during_start():
         # Starting a tracker unblocks SIGINT: they are started first.
         loky_tracker.ensure_running()
         if os.name == "posix":

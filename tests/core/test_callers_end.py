@@ -282,6 +282,37 @@ say("unharmed")
     assert output.split() == ["unharmed"]
 
 
+def test_a_fork_keeps_nothing_open_that_is_meant_for_a_worker_that_is_being_started(script: Run) -> None:
+    # As subprocess does: it waits for the end of a pipe of which only the newcomer is to have the other side.
+    script(
+        _HEAD
+        + """
+from jobrunner.executors.services import services
+
+begun, forking, over = threading.Event(), threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)
+
+def start():
+    reading, writing = os.pipe()
+    begun.set()
+    forking.wait()
+    os.close(writing)
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+    over.set()
+
+services().spawner.run(start)
+begun.wait()
+fork = os.fork()
+if fork == 0:
+    stay()
+assert over.wait(60)
+os.kill(fork, signal.SIGKILL)
+os.waitpid(fork, 0)
+"""
+    ).check()
+
+
 def test_a_fork_may_leave_while_the_parents_jobs_run(script: Run, tmp_path: object) -> None:
     caller = script(
         _HEAD
