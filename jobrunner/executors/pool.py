@@ -24,8 +24,9 @@ import time
 from typing import TypeGuard
 
 from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, SerializationError, WorkerDiedError
-from jobrunner.executors.attendant import CAN_ATTEND, Attendant, signals_postponed
+from jobrunner.executors.attendant import CAN_ATTEND, Attendant, Attendants, signals_postponed
 from jobrunner.executors.callbacks import on_callback_thread
+from jobrunner.executors.enders import Enders
 from jobrunner.executors.freight import Freight
 from jobrunner.executors.future import CANCELLED, Settlement, in_event_loop
 from jobrunner.executors.lane import Lane, LaneConfig
@@ -54,8 +55,7 @@ from jobrunner.messages import (
     unpack_gone,
 )
 from jobrunner.options import JobOptions, PoolOptions, default_max_workers
-from jobrunner.parcel import Parcel, pack_parts, unpack_parts, unpack_table
-from jobrunner.received import SegmentError
+from jobrunner.parcel import Parcel, pack_parts
 from jobrunner.serialization import dump_call, dump_exception, load_exception
 from jobrunner.worker.process import EXIT_SPOILED
 
@@ -70,13 +70,6 @@ _OUTCOMES = (_DONE, int(Kind.RAISED))
 
 # For how long the dispatcher lets the outcomes of tiny jobs gather, with enough of them in every lane.
 _LONGEST_LEISURE_S = 0.0003
-
-# The memory of results is given back to their worker with the next message, that of larger ones at once.
-_PROMPT_BYTES = 1 << 25
-
-# How often, and with what pauses, the processes of a lane are looked for while the system refuses.
-_END_TRIES = 50
-_END_PAUSE_S = 0.1
 
 # From 3.12 on an exiting interpreter starts no threads, and a worker's start needs some of loky's: a program that ends
 # right after its first submit must have one worker on its way by then.  An event loop waits for that as well, once.
@@ -141,9 +134,6 @@ class Pool:
             cpus=default_max_workers(),
         )
         self._lanes: dict[int, Lane] = {}
-        # How many lanes are being ended, and the threads that do it.
-        self._ending = 0
-        self._enders: list[threading.Thread] = []
         self._closing = False
         self._feeders: set[Feeder] = set()
         # Lanes that jobs were queued in since the lock was taken; flushed before it is released.
@@ -167,9 +157,8 @@ class Pool:
         self._settler = Settler(self._writer)
         self._listener = Listener()
         self._can_lend = CAN_ATTEND and self._listener.can_lend
-        # Those that nobody uses; taken by any thread.  When all is over, none is kept.
-        self._attendants: list[Attendant] = []
-        self._over = False
+        self._attendants = Attendants()
+        self._enders = Enders(self._note_ended)
         self._abandoned = False
         # Set once a worker was started, or could not be.
         self._first_start = threading.Event()
@@ -296,7 +285,7 @@ class Pool:
 
         with signals_postponed(wake) as came:
             # Here, where no handler can raise between its making and its being known.
-            attendant = self._engage()
+            attendant = self._attendants.take()
             if attendant is None:
                 return
             try:
@@ -325,30 +314,7 @@ class Pool:
                     with self._lock:
                         if lane.attendant is attendant:
                             self._take_back(lane, wake=False)
-                self._dismiss(attendant)
-
-    def _engage(self) -> Attendant | None:
-        """An attendant; None where descriptors have run out: its thread waits as everybody does."""
-        try:
-            return self._attendants.pop()
-        except IndexError:
-            pass
-        try:
-            return Attendant()
-        except OSError:
-            return None
-
-    def _dismiss(self, attendant: Attendant) -> None:
-        """Keep an attendant for the next who wants one, until the end of the pool."""
-        with self._lock:
-            if not self._over:
-                self._attendants.append(attendant)
-                return
-        attendant.close()
-
-    def _dismiss_all(self) -> None:
-        while self._attendants:
-            self._attendants.pop().close()
+                self._attendants.give_back(attendant)
 
     def _lend(self, job: PoolJob, attendant: Attendant) -> Lane | None:
         """The lane of a job that is alone in it, lent to an attendant; None where that can't be."""
@@ -469,11 +435,7 @@ class Pool:
         if self.pid != os.getpid():
             return
         self._dispatcher.join()
-        with self._lock:
-            self._changed.wait_for(lambda: not self._ending)
-            enders = self._enders
-        for ender in enders:
-            ender.join()
+        self._enders.join()
         self._settler.join()
 
     def close_at_exit(self) -> None:
@@ -488,7 +450,7 @@ class Pool:
         for lane in list(self._lanes.values()):
             lane.forsake()
         self._listener.forsake()
-        self._dismiss_all()
+        self._attendants.close()
         self.freight.forsake()
 
     def abandon(self) -> None:
@@ -572,14 +534,14 @@ class Pool:
             job.item = lane.item()
             # A job that takes too much memory would take more of it meanwhile.
             interrupt, grace = job.order, 0.0 if job.end is End.MEMORY_LIMIT else job.options.grace
-        self._start_ender(slot, lane, interrupt, grace)
+        self._enders.end(lane, interrupt, grace)
 
     def retire(self, slot: Slot) -> None:
         """Tell an idle lane to leave, and have a thread see to it that it does."""
         lane = self._lanes[slot.number]
         lane.retire()
         self._flush(lane)
-        self._start_ender(slot, lane, 0, 0.0)
+        self._enders.end(lane)
 
     def retryable(self, job: Job, end: End) -> bool:
         """Whether a job that came to this end is to be tried again."""
@@ -712,55 +674,15 @@ class Pool:
             self._lanes[slot.number] = lane
             self._opened.append(lane)
             if slot.state is not LaneState.STARTING:
-                self._start_ender(slot, lane, 0, 0.0)
+                self._enders.end(lane)
         self._first_start.set()
         self.wake()
 
-    def _start_ender(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
-        self._ending += 1
-        thread = services().run_on_thread(
-            lambda: self._end_lane(slot, lane, interrupt, grace), f"jobrunner-ender-{lane.pid}"
-        )
-        if thread is not None:
-            self._enders = [ender for ender in self._enders if ender.is_alive()]
-            self._enders.append(thread)
-
-    def _end_lane(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
-        """End a lane's processes; on a thread of its own."""
-        if not self._end_processes(lane, interrupt, grace):
-            job = slot.victim
-            if isinstance(job, PoolJob):
-                job.cause = f"the kernel has not ended its processes yet (worker pid {lane.pid}: uninterruptible I/O?)"
-                job.stuck = True
-                future = job.future
-                if future is not None:
-                    future.look_again()
-            lane.await_death()
-        lane.reap()
+    def _note_ended(self, lane: Lane) -> None:
+        """A lane's processes are gone; on its ender's thread."""
         with self._lock:
             self._ended_lanes.append(lane)
         self.wake()
-        # The dispatcher takes in what the worker had sent; what is left joins threads of loky's, for some milliseconds.
-        lane.taken_in.wait()
-        lane.close()
-        with self._lock:
-            self._ending -= 1
-            self._changed.notify_all()
-
-    def _end_processes(self, lane: Lane, interrupt: int, grace: float) -> bool:
-        """End a lane's processes, trying again while the system is out of descriptors or memory."""
-        for _ in range(_END_TRIES):
-            try:
-                return lane.end(interrupt, grace)
-            except OSError as error:
-                _log.debug("the processes of worker %s can't be looked for", lane.pid, exc_info=True)
-                reason = error
-                interrupt = 0
-                # Nobody sets it before this is over: a pause.
-                lane.taken_in.wait(_END_PAUSE_S)
-        _log.warning("what worker %s has started may be left running, for it can't be looked for: %s", lane.pid, reason)
-        lane.worker.kill()
-        return lane.worker.wait(None)
 
     # --- the dispatcher's thread ---
 
@@ -775,9 +697,7 @@ class Pool:
             if self._watch is not None:
                 self._watch.close()
             self._listener.close()
-            with self._lock:
-                self._over = True
-            self._dismiss_all()
+            self._attendants.close()
             self.freight.close()
 
     def _turn(self) -> bool:
@@ -869,10 +789,10 @@ class Pool:
             ):
                 piece: bytes | Parcel | SerializationError = bytes(body)
                 if flags & (SEGMENT | PARTS):
-                    piece = self._open(lane, flags, bytes(body))
+                    piece = self.freight.take_in(lane, flags, bytes(body), self.wake)
                 job.watcher.piece(job, piece)
             elif flags & SEGMENT:
-                self._open(lane, flags, bytes(body))  # too late: its memory is given back
+                self.freight.take_in(lane, flags, bytes(body), self.wake)  # too late: its memory is given back
         elif kind == Kind.GONE:
             for number, reusable in unpack_gone(body):
                 lane.come_back(number, reusable)
@@ -910,7 +830,7 @@ class Pool:
         data: bytes | Parcel | SerializationError = body[MEASURES.size :] if type(body) is bytes else _rest(body)
         if flags & (SEGMENT | PARTS):
             assert isinstance(data, bytes)
-            data = self._open(lane, flags, data)
+            data = self.freight.take_in(lane, flags, data, self.wake)
         if job.state is JobState.SENT:
             if isinstance(data, SerializationError):
                 job.result_bytes = None
@@ -946,27 +866,6 @@ class Pool:
             _log.info("worker %s is replaced: its memory at rest has grown by %s", lane.pid, grown)
         if job.state is JobState.DECIDING:
             services().callbacks.run(lambda: self.decide(job))
-
-    def _open(self, lane: Lane, flags: int, data: bytes) -> Parcel | SerializationError:
-        """A result with large buffers; an error where this process has no room for it."""
-        if flags & PARTS:
-            parts = unpack_parts(data)
-            return Parcel(parts[0], parts[1:])
-        lengths, _ = unpack_table(data)
-        number = None
-        try:
-            fd, number, size = lane.receive_descriptor()
-            # What is large is given back at once, though nothing else may be to say.
-            wake = self.wake if size >= _PROMPT_BYTES else None
-            return self.freight.receive(fd, number, lengths, size, lane.number, wake)
-        except SegmentError as error:
-            number = error.number if number is None else number
-            if number is None:
-                raise
-            self.freight.returned.append((lane.number, number, True))
-            return SerializationError(
-                f"the result can't be taken in by the calling process: {error}. Results that are let go of make room."
-            )
 
     def _put_away(self) -> None:
         """Close the lanes whose processes have ended."""
