@@ -282,7 +282,7 @@ say("unharmed")
     assert output.split() == ["unharmed"]
 
 
-def test_a_fork_may_leave_while_the_parents_jobs_run(script: Run, tmp_path: object) -> None:
+def test_a_fork_may_leave_while_the_parents_jobs_run(script: Run) -> None:
     caller = script(
         _HEAD
         + """

@@ -195,7 +195,7 @@ def test_large_arrays_arrive_read_only_as_joblibs_do(backend: None) -> None:
         Parallel(mmap_mode="r+")(delayed(writeable)(array) for _ in range(2))
 
 
-def test_an_executor_that_is_there_can_be_used(tmp_path: Path) -> None:
+def test_an_executor_that_is_there_can_be_used() -> None:
     with LocalExecutor(max_workers=2) as executor:
         with parallel_config(backend="jobrunner", executor=executor, time_limit=60):
             assert joblib.effective_n_jobs(-1) == 2

@@ -167,7 +167,7 @@ def test_await_does_not_block_the_loop(engine: Executor, gate: Gate) -> None:
     asyncio.run(main())
 
 
-def test_awaiting_a_job_that_somebody_cancelled_raises_job_cancelled_error(engine: Executor) -> None:
+def test_awaiting_a_job_that_somebody_cancelled_raises_job_cancelled_error() -> None:
     async def main() -> None:
         job = PrimitiveJob(oddities.add, 1)
         job.cancel()
