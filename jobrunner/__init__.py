@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from jobrunner.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -100,15 +101,5 @@ _HOME = {
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'jobrunner' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"jobrunner.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

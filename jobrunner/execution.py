@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from jobrunner.parcel import Parcel
 from jobrunner.serialization import dump_exception, dump_result, load_call
 
-__all__ = ["Outcome", "Times", "drop_own_frames", "execute"]
+__all__ = ["Outcome", "Times", "drop_own_frames", "execute", "exit_code"]
 
 
 _LONGEST_WORDS = 300
@@ -101,6 +101,11 @@ def _in_words(error: BaseException) -> str:
     except Exception:  # its own code, which may do anything
         said = ""
     return f"{type(error).__qualname__}: {said}" if said else type(error).__qualname__
+
+
+def exit_code(error: SystemExit) -> int:
+    """The exit code that a function asked for which was not run in a process of its own, and so did not end it."""
+    return error.code if isinstance(error.code, int) else int(error.code is not None)
 
 
 def drop_own_frames(error: BaseException) -> None:

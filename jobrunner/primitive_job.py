@@ -378,8 +378,9 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
 
     def _outcome(self, future: JobFuture[ResultT]) -> tuple[bool, bytes | Parcel] | None:
         """What the job, which is final, came to: whether it went well, and the pickle; None: it was cancelled."""
-        settlement = future.settlement_bytes()
-        if settlement is not None and settlement.data is not None:
+        settlement = future.settlement
+        if settlement is not None and settlement.data is not None and settlement.error is None:
+            # As it came: the user's code is not run to rebuild it, and to pickle it again.
             return settlement.ok, settlement.data
         if future.cancelled():
             return None

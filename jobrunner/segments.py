@@ -168,19 +168,12 @@ class Arena:
         Raises:
             BufferError: a part is not contiguous.
         """
-        return self._pack(parts, again=True)
-
-    def pack_once(self, parts: Sequence[Part]) -> Segment | None:
-        """The same for data that go to many receivers: the memory is never used again, and sealed against writing."""
-        return self._pack(parts, again=False)
-
-    def _pack(self, parts: Sequence[Part], *, again: bool) -> Segment | None:
         views = [pickle.PickleBuffer(part).raw() for part in parts]
         offsets, length = layout([view.nbytes for view in views])
         if not CAN_PASS:
             return None
         try:
-            return self._make(views, offsets, length, again)
+            return self._make(views, offsets, length)
         except MemoryError:
             pass
         except OSError as error:
@@ -190,18 +183,18 @@ class Arena:
         if not self._drop_free():
             return None
         try:
-            return self._make(views, offsets, length, again)
+            return self._make(views, offsets, length)
         except (OSError, MemoryError):
             return None
 
-    def _make(self, parts: list[memoryview], offsets: list[int], length: int, again: bool) -> Segment | None:
+    def _make(self, parts: list[memoryview], offsets: list[int], length: int) -> Segment | None:
         """A filled segment; None where the arena gives no more.  Raises OSError, MemoryError where the system does."""
-        number, memory = self._begin(length, again)
+        number, memory = self._begin(length)
         if number == 0:
             return None
         try:
             if memory is None:
-                memory = self._filling[number] = AnonymousMemory(length, again=again)
+                memory = self._filling[number] = AnonymousMemory(length, again=True)
             memory.fill(parts, offsets)
             segment = Segment(number, length, memory)
         except BaseException:
@@ -218,13 +211,13 @@ class Arena:
         memory.close()
         return None
 
-    def _begin(self, length: int, again: bool) -> tuple[int, AnonymousMemory | None]:
+    def _begin(self, length: int) -> tuple[int, AnonymousMemory | None]:
         """A number, and free memory that fits or None; the number is 0 where the arena gives no more."""
         surplus = None
         with self._lock:
             if self._closed:
                 return 0, None
-            memory = self._take_best(length) if again else None
+            memory = self._take_best(length)
             if memory is None and self._count() >= self._most_open:
                 if not self._free:
                     return 0, None
@@ -266,7 +259,7 @@ class Arena:
             if segment is None:
                 return
             memory = segment._memory
-            if reusable and memory.again and memory.capacity <= self._keep_bytes:
+            if reusable and memory.capacity <= self._keep_bytes:
                 self._free.append(memory)
                 self._free_bytes += memory.capacity
                 while self._free_bytes > self._keep_bytes:

@@ -22,8 +22,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from jobrunner.lazy import lazy_names
 
 if TYPE_CHECKING:
     from jobrunner.bench.result import BenchmarkResult as BenchmarkResult
@@ -37,9 +38,5 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'jobrunner.bench' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"jobrunner.bench.{home}"), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -81,12 +81,12 @@ def _write(form: str, found: StoredResults, store: Store, batch: BatchRecord, fi
     if form == "csv":
         write_csv(found, batch, file)
     elif form == "json":
-        write_json_array((_as_json(row, batch, found) for row in found), file)
+        write_json_array((_as_json(row, found) for row in found), file)
     else:
         result_table(found, store, batch).print(file, hint="--format csv has all")
 
 
-def _as_json(row: StoredResult, batch: BatchRecord, found: StoredResults) -> dict[str, Any]:
+def _as_json(row: StoredResult, found: StoredResults) -> dict[str, Any]:
     point = row.point
     about: dict[str, Any] = {"parameters": to_json(point.parameters), "value": to_json(row.value)}
     if row.problem is not None:

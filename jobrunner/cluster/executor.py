@@ -17,14 +17,14 @@ from jobrunner.cluster.link import Link, NodeConfig, version_of
 from jobrunner.cluster.node import call_packed
 from jobrunner.cluster.uploads import pack_uploads
 from jobrunner.errors import JobError, SerializationError
-from jobrunner.executors.base import JobExecutor, start_when_ready
+from jobrunner.executors.base import JobExecutor, check_map, fail_unsent, start_when_ready
 from jobrunner.executors.future import JobFuture
 from jobrunner.executors.inline import InlineExecutor
 from jobrunner.html import facts_table
 from jobrunner.job_ids import new_job_id
 from jobrunner.memory import format_bytes
 from jobrunner.messages import pack_call
-from jobrunner.options import JobOptions, PoolOptions, UnboundedJobOptions, check_count, check_seconds
+from jobrunner.options import JobOptions, PoolOptions, UnboundedJobOptions
 from jobrunner.parcel import pack_parts
 from jobrunner.serialization import Call, dump_call
 
@@ -241,12 +241,8 @@ class ClusterExecutor(JobExecutor):
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""
-        job = self._keeper.new_job(self._options, new_job_id(), name, 0, 0.0)
-        future = job.future
-        assert future is not None
-        error.job_id = job.job_id
-        self._keeper.fail(job, error)
-        return future
+        keeper = self._keeper
+        return fail_unsent(keeper.new_job(self._options, new_job_id(), name, 0, 0.0), error, keeper.fail)
 
     def map(
         self,
@@ -275,13 +271,7 @@ class ClusterExecutor(JobExecutor):
             ExecutorShutdownError: the executor was shut down.
             JobTimeoutError: raised by the iterator when `timeout` passes.
         """
-        for name, size in (("chunksize", chunksize), ("buffersize", buffersize)):
-            if size is not None:
-                check_count(name, size)
-        if not callable(fn):
-            raise TypeError(f"the first argument must be callable, not {fn!r}")
-        seconds = check_seconds("timeout", timeout, zero=True)
-        deadline = None if seconds is None else time.monotonic() + seconds
+        deadline = check_map(fn, timeout, chunksize, buffersize)
         self._keeper.check_open()
         items = zip(*iterables, strict=False)
         ahead: deque[JobFuture[Any]] = deque()

@@ -36,7 +36,7 @@ except ImportError:
     from signal import getsignal as _handler_of
     from signal import signal as _handle
 
-__all__ = ["CAN_ATTEND", "Attendant", "signals_postponed"]
+__all__ = ["CAN_ATTEND", "Attendant", "Attendants", "signals_postponed"]
 
 #: Whether a thread can wait for two descriptors, of any number.
 CAN_ATTEND = hasattr(select, "poll")
@@ -95,6 +95,41 @@ class Attendant:
         """Release everything."""
         self._reader.close()
         self._writer.close()
+
+
+class Attendants:
+    """The attendants of one pool that nobody uses just now; any thread may ask, at any time.
+
+    It needs no lock: what is given back while it is closed is closed by one or the other.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[Attendant] = []
+        self._closed = False
+
+    def take(self) -> Attendant | None:
+        """An attendant; None where descriptors have run out: its thread waits as everybody does."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
+        try:
+            return Attendant()
+        except OSError:
+            return None
+
+    def give_back(self, attendant: Attendant) -> None:
+        """Keep an attendant for the next who wants one, until all is over."""
+        self._idle.append(attendant)
+        if self._closed:
+            self.close()
+
+    def close(self) -> None:
+        """Release those that are not in use now, and the others when they are given back."""
+        self._closed = True
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
 
 @contextlib.contextmanager

@@ -5,18 +5,19 @@ from __future__ import annotations
 import abc
 import concurrent.futures
 import threading
+import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from jobrunner.backend import Backend, Capabilities
 from jobrunner.errors import JobError, JobRunnerError, SerializationError
 from jobrunner.executors.future import JobFuture
 from jobrunner.executors.services import run_callback, services
 from jobrunner.messages import pack_call
-from jobrunner.options import JobOptions
+from jobrunner.options import JobOptions, check_count, check_seconds
 from jobrunner.serialization import Call, call_name, dump_call, dump_handle
 
-__all__ = ["JobExecutor", "check_possible", "start_when_ready"]
+__all__ = ["JobExecutor", "check_map", "check_possible", "fail_unsent", "start_when_ready"]
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 class JobExecutor(concurrent.futures.Executor, abc.ABC):
     """A `concurrent.futures.Executor` that knows jobs.
 
-    An engine implements `submit_call`, `map`, `with_options`, `shutdown` and `backend`.
+    An engine implements `submit_call`, `submit_failed`, `map`, `with_options`, `shutdown` and `backend`.
     """
 
     @property
@@ -82,8 +83,7 @@ class JobExecutor(concurrent.futures.Executor, abc.ABC):
             >>> InlineExecutor().submit(sum, [1, 2, 3]).result()
             6
         """
-        if not callable(fn):
-            raise TypeError(f"the first argument must be callable, not {fn!r}")
+        _check_callable(fn)
         try:
             call = dump_call(fn, args, kwargs)
         except SerializationError as error:
@@ -109,6 +109,29 @@ class JobExecutor(concurrent.futures.Executor, abc.ABC):
         """
 
 
+def _check_callable(fn: object) -> None:
+    if not callable(fn):
+        raise TypeError(f"the first argument must be callable, not {fn!r}")
+
+
+def check_map(fn: object, timeout: float | None, chunksize: int | None, buffersize: int | None) -> float | None:
+    """Check the arguments of a `map`, except what it iterates over.
+
+    Returns:
+        `time.monotonic` after which no result is waited for; None: none.
+
+    Raises:
+        TypeError: `fn` can't be called, or another is no number.
+        ValueError: the timeout is no duration, or a size below 1.
+    """
+    for name, size in (("chunksize", chunksize), ("buffersize", buffersize)):
+        if size is not None:
+            check_count(name, size)
+    _check_callable(fn)
+    seconds = check_seconds("timeout", timeout, zero=True)
+    return None if seconds is None else time.monotonic() + seconds
+
+
 def check_possible(options: JobOptions, capabilities: Capabilities, why: str, job_id: str | None = None) -> None:
     """Refuse options that an executor can't keep, rather than promise falsely.
 
@@ -132,6 +155,30 @@ def check_possible(options: JobOptions, capabilities: Capabilities, why: str, jo
             raise JobError(
                 f"{option} is not possible here (backend.capabilities.{option} is False): {why}", job_id=job_id
             )
+
+
+class _Unsent(Protocol):
+    """A job that is not handed in yet, as an engine keeps it."""
+
+    future: JobFuture[Any] | None
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, UUID4 text."""
+
+
+UnsentT = TypeVar("UnsentT", bound=_Unsent)
+
+
+def fail_unsent(
+    job: UnsentT, error: SerializationError, fail: Callable[[UnsentT, SerializationError], None]
+) -> JobFuture[Any]:
+    """Let a job fail whose call could not be serialised; its future."""
+    future = job.future
+    assert future is not None
+    error.job_id = job.job_id
+    fail(job, error)
+    return future
 
 
 def start_when_ready(

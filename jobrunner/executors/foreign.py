@@ -12,16 +12,16 @@ import os
 import platform
 import sys
 import time
-import uuid
 from typing import Any
 
 from jobrunner.backend import Backend, Capabilities, describe_machine, host_name
 from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, SerializationError, WorkerDiedError
-from jobrunner.execution import Times, execute
-from jobrunner.executors.base import JobExecutor, start_when_ready
+from jobrunner.execution import Times, execute, exit_code
+from jobrunner.executors.base import JobExecutor, fail_unsent, start_when_ready
 from jobrunner.executors.default import use_executor
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
 from jobrunner.executors.inline import InlineExecutor
+from jobrunner.job_ids import new_job_id
 from jobrunner.messages import unpack_call
 from jobrunner.parcel import pack_parts, unpack_parts
 from jobrunner.report import JobOutput, JobReport
@@ -49,8 +49,7 @@ def _run(body: bytes, caller: int) -> _Answer:
             with use_executor(InlineExecutor()):
                 outcome = execute(payload, handles, buffers)
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        return "exit", b"", code, pid, Times(0, 0, 0), ""
+        return "exit", b"", exit_code(error), pid, Times(0, 0, 0), ""
     assert isinstance(outcome.data, bytes)  # nothing stands apart unless it is asked for
     return ("ok" if outcome.ok else "raised"), outcome.data, 0, pid, outcome.times, outcome.told
 
@@ -217,7 +216,7 @@ class ForeignExecutor(JobExecutor):
                 "itself, or use a LocalExecutor",
                 job_id=job_id,
             )
-        job = _ForeignJob(name, job_id or str(uuid.uuid4()), call.name, call.nbytes, call.serialize_s)
+        job = _ForeignJob(name, job_id or new_job_id(), call.name, call.nbytes, call.serialize_s)
         future = job.future
         assert future is not None
         # Copies, which later changes of the arguments don't reach.
@@ -231,11 +230,8 @@ class ForeignExecutor(JobExecutor):
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""
-        job = _ForeignJob(type(self._executor).__name__, str(uuid.uuid4()), name, 0, 0.0)
-        future = job.future
-        assert future is not None
-        job.fail(error)
-        return future
+        job = _ForeignJob(type(self._executor).__name__, new_job_id(), name, 0, 0.0)
+        return fail_unsent(job, error, _ForeignJob.fail)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False) -> None:
         """Shut the foreign executor down."""

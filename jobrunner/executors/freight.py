@@ -11,14 +11,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
+from jobrunner.errors import SerializationError
 from jobrunner.executors.services import services
 from jobrunner.memory import machine_memory
 from jobrunner.messages import PARTS, SEGMENT, pack_call
-from jobrunner.parcel import APART_BYTES, Parcel, pack_parts, pack_table, split
-from jobrunner.received import open_received
+from jobrunner.parcel import APART_BYTES, Parcel, pack_parts, pack_table, split, unpack_parts, unpack_table
+from jobrunner.received import SegmentError, open_received
 from jobrunner.segments import Arena
 from jobrunner.serialization import Call
+
+if TYPE_CHECKING:
+    from jobrunner.executors.lane import Lane
 
 __all__ = ["Freight", "Returned", "Shipment"]
 
@@ -29,6 +34,8 @@ _KEEP_SHARE = 1 / 16
 _MOST_OPEN = 128
 # To release more takes so long that another thread does it.
 _HEAVY_BYTES = 1 << 27
+# The memory of results is given back to their worker with the next message, that of larger ones at once.
+_PROMPT_BYTES = 1 << 25
 # Of results, so many may have their memory from workers at a time, each with a descriptor; others are copied.
 _MOST_RECEIVED = 256
 
@@ -117,36 +124,51 @@ class Freight:
             return None
         return Shipment(self._arena, [body, *buffers], True)
 
-    def note_returned(self, lane: int, number: int, wake: Callable[[], None] | None, reusable: bool) -> None:
-        """Nothing refers to a worker's segment any more; takes no lock."""
-        self._given_back += 1
-        self.returned.append((lane, number, reusable))
-        if wake is not None:
-            wake()
-
-    def receive(
-        self, fd: int, number: int, lengths: Sequence[int], size: int, lane: int, wake: Callable[[], None] | None
-    ) -> Parcel:
-        """A result in a worker's shared memory.
+    def take_in(self, lane: Lane, flags: int, data: bytes, wake: Callable[[], None]) -> Parcel | SerializationError:
+        """A result with large buffers.
 
         Args:
-            fd: its descriptor, which is closed here.
-            number: of the segment, as its worker counts.
-            lengths: of its parts.
-            size: of the memory.
-            lane: whose worker it is.
-            wake: called when it goes, if it should be told at once.
+            lane: whose worker has sent it.
+            flags: of its frame; PARTS, or SEGMENT: it lies in the worker's shared memory.
+            data: what stands in the frame of it.
+            wake: called when memory has gone that is to be given back without delay.
+
+        Returns:
+            The result; an error where this process has no room for it.
 
         Raises:
-            SegmentError: it can't be had.
+            SegmentError: not even the number of its memory has come, so that it can't be given back.
             ValueError: it is not what it should be.
         """
-        memory = open_received(fd, size, writable=True, on_gone=partial(self.note_returned, lane, number, wake))
+        if flags & PARTS:
+            parts = unpack_parts(data)
+            return Parcel(parts[0], parts[1:])
+        lengths, _ = unpack_table(data)
+        number = None
+        try:
+            fd, number, size = lane.receive_descriptor()
+            on_gone = partial(self._note_returned, lane.number, number, wake if size >= _PROMPT_BYTES else None)
+            memory = open_received(fd, size, writable=True, on_gone=on_gone)
+        except SegmentError as error:
+            number = error.number if number is None else number
+            if number is None:
+                raise
+            self.returned.append((lane.number, number, True))
+            return SerializationError(
+                f"the result can't be taken in by the calling process: {error}. Results that are let go of make room."
+            )
         self._received += 1
         parts = split(memory, lengths)
         if self._received - self._given_back > _MOST_RECEIVED:
             parts = [memoryview(bytearray(part)) for part in parts]
         return Parcel(parts[0], parts[1:])
+
+    def _note_returned(self, lane: int, number: int, wake: Callable[[], None] | None, reusable: bool) -> None:
+        """Nothing refers to a worker's segment any more; takes no lock."""
+        self._given_back += 1
+        self.returned.append((lane, number, reusable))
+        if wake is not None:
+            wake()
 
     def trim(self) -> None:
         """Give memory back that is not in use; on a thread that may take its time."""

@@ -161,7 +161,17 @@ class JobFuture(concurrent.futures.Future[T]):
         """The job's id, UUID4 text."""
         return self._record.job_id
 
-    # --- the executor's side ---
+    # --- the executor's side: public, as `set_result` of any future is, but nothing that users are promised ---
+
+    @property
+    def record(self) -> JobRecord:
+        """What the executor keeps of the job."""
+        return self._record
+
+    @property
+    def settlement(self) -> Settlement | None:
+        """What the job came to, as far as it was not opened yet; None: it is not final."""
+        return self._settlement
 
     def settle(self, settlement: Settlement) -> bool:
         """Make the future final; the executor's to call.
@@ -370,23 +380,6 @@ class JobFuture(concurrent.futures.Future[T]):
     def __await__(self) -> Generator[Any, None, T]:
         """The job's result, in asyncio; cancelling the awaiting task cancels the job."""
         return await_final(self, self.cancel).__await__()
-
-    def settlement_bytes(self) -> Settlement | None:
-        """The settlement, where it was not opened yet; for passing it on without unpickling it."""
-        settlement = self._settlement
-        if settlement is None or settlement.data is None or settlement.error is not None:
-            return None
-        return settlement
-
-    @property
-    def record(self) -> JobRecord:
-        """What the executor keeps of the job."""
-        return self._record
-
-    @property
-    def settlement(self) -> Settlement | None:
-        """What the job came to, as far as it was not opened yet; None: it is not final."""
-        return self._settlement
 
     def set_running_or_notify_cancel(self) -> bool:
         """Refused: the future's state is its executor's."""

@@ -16,13 +16,13 @@ from jobrunner.errors import (
     SerializationError,
     WorkerDiedError,
 )
-from jobrunner.execution import execute
-from jobrunner.executors.base import JobExecutor, check_possible, start_when_ready
+from jobrunner.execution import execute, exit_code
+from jobrunner.executors.base import JobExecutor, check_map, check_possible, fail_unsent, start_when_ready
 from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
 from jobrunner.html import facts_table
 from jobrunner.job_ids import new_job_id
 from jobrunner.messages import unpack_call
-from jobrunner.options import JobOptions, check_count, check_seconds
+from jobrunner.options import JobOptions
 from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import Call, load_exception
 from jobrunner.sharing import find_among
@@ -94,7 +94,7 @@ class _InlineJob:
                 outcome = execute(payload, handles, buffers, find_shared=find_shared, on_start=self._started)
             except SystemExit as error:
                 self._status = JobStatus.QUEUED
-                code = error.code if isinstance(error.code, int) else int(error.code is not None)
+                code = exit_code(error)
                 if fields["attempts"] > options.retries:
                     self.fail(_exit_error(self.job_id, code))
                     return
@@ -195,11 +195,7 @@ class InlineExecutor(JobExecutor):
 
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""
-        job = _InlineJob(new_job_id(), name, self._options, 0, 0.0)
-        future = job.future
-        assert future is not None
-        job.fail(error)
-        return future
+        return fail_unsent(_InlineJob(new_job_id(), name, self._options, 0, 0.0), error, _InlineJob.fail)
 
     def map(
         self,
@@ -223,12 +219,7 @@ class InlineExecutor(JobExecutor):
         Raises:
             ValueError: a size is below 1.
         """
-        for name, size in (("chunksize", chunksize), ("buffersize", buffersize)):
-            if size is not None:
-                check_count(name, size)
-        check_seconds("timeout", timeout, zero=True)
-        if not callable(fn):
-            raise TypeError(f"the first argument must be callable, not {fn!r}")
+        check_map(fn, timeout, chunksize, buffersize)
         self._check_open()
         return self._results(fn, zip(*iterables, strict=False), return_exceptions)
 

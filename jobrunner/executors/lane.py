@@ -177,8 +177,6 @@ class Lane:
         self._outbox: deque[memoryview | bytes] = deque()
         # Jobs in the outbox that have no token yet.
         self._new_jobs = 0
-        #: pickled exception of a worker that could not start
-        self.start_error: bytes | None = None
         # Set when the job that is being interrupted has answered, or the worker is dead.
         self._answered = threading.Event()
         #: whether something else than frames came over the channel

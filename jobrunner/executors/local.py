@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jobrunner.backend import Backend, Capabilities, describe_machine
 from jobrunner.errors import SerializationError
-from jobrunner.executors.base import JobExecutor, check_possible, start_when_ready
+from jobrunner.executors.base import JobExecutor, check_map, check_possible, fail_unsent, start_when_ready
 from jobrunner.executors.chunked_map import ChunkedMap
 from jobrunner.executors.descriptors import reserve_descriptors
 from jobrunner.executors.future import JobFuture
@@ -23,7 +22,7 @@ from jobrunner.executors.services import services
 from jobrunner.html import facts_table
 from jobrunner.memory import format_bytes
 from jobrunner.messages import pack_call
-from jobrunner.options import JobOptions, PoolOptions, check_count, check_seconds, default_max_workers
+from jobrunner.options import JobOptions, PoolOptions, default_max_workers
 from jobrunner.parcel import APART_BYTES
 from jobrunner.serialization import Call
 from jobrunner.sharing import Shared
@@ -297,12 +296,7 @@ class LocalExecutor(JobExecutor):
     def submit_failed(self, error: SerializationError, name: str) -> JobFuture[Any]:
         """A future that carries `error`."""
         pool = self._holder.pool
-        job = pool.new_job(self._options, None, name, 0, 0.0)
-        future = job.future
-        assert future is not None
-        error.job_id = job.job_id
-        pool.fail(job, error)
-        return future
+        return fail_unsent(pool.new_job(self._options, None, name, 0, 0.0), error, pool.fail)
 
     def map(
         self,
@@ -338,13 +332,7 @@ class LocalExecutor(JobExecutor):
             ...     list(executor.map(pow, [1, 2, 3], [2, 2, 2]))
             [1, 4, 9]
         """
-        for name, size in (("chunksize", chunksize), ("buffersize", buffersize)):
-            if size is not None:
-                check_count(name, size)
-        if not callable(fn):
-            raise TypeError(f"the first argument must be callable, not {fn!r}")
-        seconds = check_seconds("timeout", timeout, zero=True)
-        deadline = None if seconds is None else time.monotonic() + seconds
+        deadline = check_map(fn, timeout, chunksize, buffersize)
         call = ChunkedMap(
             self._holder.pool,
             self._options,

@@ -8,9 +8,10 @@
     close  ─┘        │                                          ▼
                      └─▶ lane.send, revoke, end …        future.settle ─▶ callback threads: the user's code
 
-Who owns what: the scheduler and every lane's outbox belong to whoever holds `_lock`; a lane's reader and the selector
-belong to the dispatcher; a lane that is being ended belongs to its ender until it has told `_ended`.  The dispatcher
-never runs the user's code, and never waits but in `select`.  Futures are settled after the lock is released.
+Who owns what: the scheduler, and `_lanes` with every lane's outbox and reader, belong to whoever holds `_lock`; what is
+listened to belongs to the dispatcher; a lane that is being ended belongs to its ender until that has called
+`_note_ended`.  The dispatcher never runs the user's code, and never waits but in `select`.  Futures are settled after
+the lock is released.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ import time
 from typing import TypeGuard
 
 from jobrunner.errors import ExecutorShutdownError, JobError, JobRunnerError, SerializationError, WorkerDiedError
-from jobrunner.executors.attendant import CAN_ATTEND, Attendant, signals_postponed
+from jobrunner.executors.attendant import Attendant, Attendants, signals_postponed
 from jobrunner.executors.callbacks import on_callback_thread
+from jobrunner.executors.enders import Enders
 from jobrunner.executors.freight import Freight
 from jobrunner.executors.future import CANCELLED, Settlement, in_event_loop
 from jobrunner.executors.lane import Lane, LaneConfig
-from jobrunner.executors.listener import Listener
+from jobrunner.executors.lanes import Lanes
 from jobrunner.executors.memory_watch import MemoryWatch, Watched
 from jobrunner.executors.notes import pass_on
 from jobrunner.executors.output import Capture, OutputWriter
@@ -50,12 +52,10 @@ from jobrunner.messages import (
     SEGMENT,
     Frame,
     Kind,
-    unpack_failure,
     unpack_gone,
 )
 from jobrunner.options import JobOptions, PoolOptions, default_max_workers
-from jobrunner.parcel import Parcel, pack_parts, unpack_parts, unpack_table
-from jobrunner.received import SegmentError
+from jobrunner.parcel import Parcel, pack_parts
 from jobrunner.serialization import dump_call, dump_exception, load_exception
 from jobrunner.worker.process import EXIT_SPOILED
 
@@ -70,13 +70,6 @@ _OUTCOMES = (_DONE, int(Kind.RAISED))
 
 # For how long the dispatcher lets the outcomes of tiny jobs gather, with enough of them in every lane.
 _LONGEST_LEISURE_S = 0.0003
-
-# The memory of results is given back to their worker with the next message, that of larger ones at once.
-_PROMPT_BYTES = 1 << 25
-
-# How often, and with what pauses, the processes of a lane are looked for while the system refuses.
-_END_TRIES = 50
-_END_PAUSE_S = 0.1
 
 # From 3.12 on an exiting interpreter starts no threads, and a worker's start needs some of loky's: a program that ends
 # right after its first submit must have one worker on its way by then.  An event loop waits for that as well, once.
@@ -102,12 +95,7 @@ class Pool:
         self.pid = os.getpid()
         self.cores = max_workers * threads
         self._options = options
-        initializer = b""
-        if options.initializer is not None:
-            call = dump_call(options.initializer, options.initargs, {})
-            if call.shared:
-                raise JobError("a shared object is for the arguments of jobs: give the initializer the object itself")
-            initializer = pack_parts([call.payload, *call.buffers])
+        initializer = _pack_initializer(options)
         services_ = services()
         self._writer = writer
         self._config = LaneConfig(
@@ -140,21 +128,10 @@ class Pool:
             growth=options.growth_bytes,
             cpus=default_max_workers(),
         )
-        self._lanes: dict[int, Lane] = {}
-        # How many lanes are being ended, and the threads that do it.
-        self._ending = 0
-        self._enders: list[threading.Thread] = []
         self._closing = False
         self._feeders: set[Feeder] = set()
-        # Lanes that jobs were queued in since the lock was taken; flushed before it is released.
-        self._unsent: set[Lane] = set()
-        # Lanes that are up and not listened to yet; lanes whose processes have ended; lanes that would not take all
-        # that was to be sent.
-        self._opened: list[Lane] = []
+        # Lanes whose processes have ended.
         self._ended_lanes: list[Lane] = []
-        self._blocked: set[Lane] = set()
-        # Lanes whose output is not listened to, because it can't be written as fast as it comes.
-        self._muted: set[Lane] = set()
         # Watches the jobs that have a memory limit; None before the first.
         self._watch: MemoryWatch | None = None
         # What the last worker that could not start said of it, pickled; and how it ended.
@@ -164,12 +141,11 @@ class Pool:
 
         #: the large data of jobs and of their results
         self.freight = Freight()
+        # Guarded by the lock as well, but for what it says.
+        self._lanes = Lanes(self.freight, self._writer)
         self._settler = Settler(self._writer)
-        self._listener = Listener()
-        self._can_lend = CAN_ATTEND and self._listener.can_lend
-        # Those that nobody uses; taken by any thread.  When all is over, none is kept.
-        self._attendants: list[Attendant] = []
-        self._over = False
+        self._attendants = Attendants()
+        self._enders = Enders(self._note_ended)
         self._abandoned = False
         # Set once a worker was started, or could not be.
         self._first_start = threading.Event()
@@ -285,7 +261,7 @@ class Pool:
 
     def attend(self, job: PoolJob, deadline: float | None) -> None:
         """Wait for a job that is alone in its lane; returns when it is over, or that is not so any more."""
-        if not self._can_lend or self._scheduler.queue.count or in_event_loop():
+        if not self._lanes.can_lend or self._scheduler.queue.count or in_event_loop():
             return
         attendant: Attendant | None = None
         lane = None
@@ -296,12 +272,13 @@ class Pool:
 
         with signals_postponed(wake) as came:
             # Here, where no handler can raise between its making and its being known.
-            attendant = self._engage()
+            attendant = self._attendants.take()
             if attendant is None:
                 return
             try:
                 with self._lock:
-                    lane = self._lend(job, attendant)
+                    if job.state is JobState.SENT:
+                        lane = self._lanes.lend(job.slot, attendant)
                 while lane is not None and lane.attendant is attendant and not came:
                     timeout = None if deadline is None else deadline - time.monotonic()
                     brisk = self._scheduler.brisk
@@ -311,7 +288,7 @@ class Pool:
                         if lane.attendant is attendant:
                             self._take_in(lane, lane.receive())
                             if job.state is not JobState.SENT:
-                                self._take_back(lane, wake=False)
+                                self._lanes.take_back(lane, wake=False)
                         self._carry_out()
                         tick = self._scheduler.next_tick()
                         sleeps_until = self._sleeps_until
@@ -319,63 +296,13 @@ class Pool:
                     # What the dispatcher finds out in its turn: that it has to look at the time sooner, or that all
                     # is over.
                     if self._closing or (tick is not None and (sleeps_until is None or tick < sleeps_until)):
-                        self.wake()
+                        self._lanes.wake()
             finally:
                 if lane is not None and lane.attendant is attendant:
                     with self._lock:
                         if lane.attendant is attendant:
-                            self._take_back(lane, wake=False)
-                self._dismiss(attendant)
-
-    def _engage(self) -> Attendant | None:
-        """An attendant; None where descriptors have run out: its thread waits as everybody does."""
-        try:
-            return self._attendants.pop()
-        except IndexError:
-            pass
-        try:
-            return Attendant()
-        except OSError:
-            return None
-
-    def _dismiss(self, attendant: Attendant) -> None:
-        """Keep an attendant for the next who wants one, until the end of the pool."""
-        with self._lock:
-            if not self._over:
-                self._attendants.append(attendant)
-                return
-        attendant.close()
-
-    def _dismiss_all(self) -> None:
-        while self._attendants:
-            self._attendants.pop().close()
-
-    def _lend(self, job: PoolJob, attendant: Attendant) -> Lane | None:
-        """The lane of a job that is alone in it, lent to an attendant; None where that can't be."""
-        slot = job.slot
-        lane = None if slot is None else self._lanes.get(slot.number)
-        if (
-            lane is None
-            or lane.attendant is not None
-            or lane.eof
-            or lane in self._blocked
-            or job.state is not JobState.SENT
-            or lane.slot.state is not LaneState.SERVING
-            or len(lane.slot.inflight) != 1
-        ):
-            return None
-        lane.attendant = attendant
-        self._listener.lend(lane)
-        return lane
-
-    def _take_back(self, lane: Lane, *, wake: bool = True) -> None:
-        """Have the dispatcher listen to a lane, if another thread does, which is to be woken."""
-        attendant, lane.attendant = lane.attendant, None
-        if attendant is not None:
-            if wake:
-                attendant.wake()
-            if not lane.eof:
-                self._listener.take_back(lane)
+                            self._lanes.take_back(lane, wake=False)
+                self._attendants.give_back(attendant)
 
     def decide(self, job: PoolJob) -> None:
         """Find out, on a thread for the user's code, whether what a job raised is to be retried."""
@@ -390,7 +317,7 @@ class Pool:
 
     def lane_of(self, slot: Slot | None) -> Lane | None:
         """The lane of a slot, if its worker is up."""
-        return None if slot is None else self._lanes.get(slot.number)
+        return self._lanes.of(slot)
 
     def stats(self) -> dict[str, int]:
         """How many jobs wait, run and ended how; how many workers there are, and how often one was replaced."""
@@ -401,7 +328,7 @@ class Pool:
                 for job in slot.inflight
                 if isinstance(job, PoolJob)
                 and job.state is JobState.SENT
-                and (lane := self._lanes.get(slot.number))
+                and (lane := self._lanes.of(slot))
                 and lane.claimed() == job.order
             )
             inflight = sum(len(slot.inflight) for slot in self._scheduler.slots.values())
@@ -429,7 +356,7 @@ class Pool:
         with self._lock:
             self._feeders.discard(feeder)
             self._changed.notify_all()
-        self.wake()
+        self._lanes.wake()
 
     @property
     def starts_late(self) -> bool:
@@ -462,18 +389,14 @@ class Pool:
             else:
                 feeder.close()
         self._settler.settle()
-        self.wake()
+        self._lanes.wake()
 
     def join(self) -> None:
         """Wait until every job is over and every worker gone."""
         if self.pid != os.getpid():
             return
         self._dispatcher.join()
-        with self._lock:
-            self._changed.wait_for(lambda: not self._ending)
-            enders = self._enders
-        for ender in enders:
-            ender.join()
+        self._enders.join()
         self._settler.join()
 
     def close_at_exit(self) -> None:
@@ -485,10 +408,8 @@ class Pool:
 
     def forsake(self) -> None:
         """In a fork: let go of the channels, which are the parent's."""
-        for lane in list(self._lanes.values()):
-            lane.forsake()
-        self._listener.forsake()
-        self._dismiss_all()
+        self._lanes.forsake()
+        self._attendants.close()
         self.freight.forsake()
 
     def abandon(self) -> None:
@@ -496,11 +417,7 @@ class Pool:
         anywhere, garbage collection included."""
         self._abandoned = True
         if self.pid == os.getpid():
-            self.wake()
-
-    def wake(self) -> None:
-        """Have the dispatcher look at what has changed."""
-        self._listener.wake()
+            self._lanes.wake()
 
     # --- the scheduler's driver; all under the lock ---
 
@@ -512,25 +429,26 @@ class Pool:
         """Queue a job for its lane; `_carry_out` sends."""
         assert isinstance(job, PoolJob)
         assert job.body is not None
-        lane = self._lanes[slot.number]
+        lane = self._lanes.of(slot)
+        assert lane is not None
         job.begin_attempt(next(self._orders))
         flags = RELAY | min(_root.level // 10, 7) << LEVEL_SHIFT if job.options.relay_logs else 0
         if job.shipment is not None or job.shared:
             for share in job.shared:
-                share.on_gone(self._forget_share)
+                share.on_gone(self._lanes.forget_share)
             lane.ship(job.shipment, job.shared)
         lane.queue(job.kind, job.order, job.body, flags | job.flags)
-        self._unsent.add(lane)
+        self._lanes.note_unsent(lane)
         if job.memory and self._watch is not None:
             self._watch.notice(job.memory)
 
     def revoke(self, slot: Slot) -> int:
         """Take back what the lane's worker has not claimed."""
-        lane = self._lanes.get(slot.number)
+        lane = self._lanes.of(slot)
         if lane is None:
             return 0
-        self._take_back(lane)
-        self._flush(lane)
+        self._lanes.take_back(lane)
+        self._lanes.flush(lane)
         revoked = lane.revoke()
         # What the worker says it has claimed, it has, though a job may have written into the counter of tokens.
         claimed = lane.claimed()
@@ -543,7 +461,7 @@ class Pool:
 
     def claimed(self, slot: Slot) -> int:
         """The number of the job in the lane that its worker claimed last; 0: none of them, -1: it tells nonsense."""
-        lane = self._lanes.get(slot.number)
+        lane = self._lanes.of(slot)
         order = 0 if lane is None else lane.claimed()
         for job in slot.inflight:
             if isinstance(job, PoolJob) and job.order >= order:
@@ -552,7 +470,7 @@ class Pool:
 
     def claimed_at(self, slot: Slot, job: Job) -> float | None:
         """When the job was claimed, or, in a chunk, the item in work was begun."""
-        lane = self._lanes.get(slot.number)
+        lane = self._lanes.of(slot)
         assert isinstance(job, PoolJob)
         if lane is None or lane.claimed() != job.order:
             return None
@@ -562,24 +480,25 @@ class Pool:
 
     def end(self, slot: Slot, job: Job | None) -> None:
         """Have a thread end the lane."""
-        lane = self._lanes.get(slot.number)
+        lane = self._lanes.of(slot)
         if lane is None:
             return  # it is being spawned, and ended as soon as it is
-        self._take_back(lane)
+        self._lanes.take_back(lane)
         interrupt, grace = 0, 0.0
         if isinstance(job, PoolJob):
             # Of a chunk: the item because of which it is ended.  It may still be over before the worker is.
             job.item = lane.item()
             # A job that takes too much memory would take more of it meanwhile.
             interrupt, grace = job.order, 0.0 if job.end is End.MEMORY_LIMIT else job.options.grace
-        self._start_ender(slot, lane, interrupt, grace)
+        self._enders.end(lane, interrupt, grace)
 
     def retire(self, slot: Slot) -> None:
         """Tell an idle lane to leave, and have a thread see to it that it does."""
-        lane = self._lanes[slot.number]
+        lane = self._lanes.of(slot)
+        assert lane is not None
         lane.retire()
-        self._flush(lane)
-        self._start_ender(slot, lane, 0, 0.0)
+        self._lanes.flush(lane)
+        self._enders.end(lane)
 
     def retryable(self, job: Job, end: End) -> bool:
         """Whether a job that came to this end is to be tried again."""
@@ -618,42 +537,11 @@ class Pool:
 
     # --- carrying out ---
 
-    def _flush(self, lane: Lane) -> None:
-        self._unsent.discard(lane)
-        if not lane.flush():
-            self._blocked.add(lane)
-            self.wake()
-
-    def _forget_share(self, number: int) -> None:
-        """Nobody holds the handle of a shared object any more; takes no lock."""
-        self.freight.forgotten.append(number)
-        self.wake()
-
-    def _tell_what_went(self) -> None:
-        """Tell workers what is not used any more of what they have, or of what they have sent."""
-        forgotten, returned = self.freight.forgotten, self.freight.returned
-        while forgotten:
-            number = forgotten.popleft()
-            for lane in self._lanes.values():
-                lane.forget(number)
-                self._unsent.add(lane)
-        told: dict[Lane, list[tuple[int, bool]]] = {}
-        while returned:
-            number, segment, reusable = returned.popleft()
-            if number in self._lanes:
-                told.setdefault(self._lanes[number], []).append((segment, reusable))
-        for lane, segments in told.items():
-            lane.return_segments(segments)
-            self._unsent.add(lane)
-
     def _carry_out(self) -> None:
         """Send what the scheduler has decided to send; the last thing done under the lock."""
-        if self.freight.returned or self.freight.forgotten:
-            self._tell_what_went()
-        while self._unsent:
-            self._flush(self._unsent.pop())
+        self._lanes.send()
         if self._scheduler.alarm < (float("inf") if self._sleeps_until is None else self._sleeps_until):
-            self.wake()
+            self._lanes.wake()
         if self._options.max_pending is not None:
             self._changed.notify_all()
 
@@ -669,7 +557,7 @@ class Pool:
                 if isinstance(job, PoolJob)
                 and job.memory
                 and job.state is JobState.SENT
-                and (lane := self._lanes.get(slot.number))
+                and (lane := self._lanes.of(slot))
             ]
 
     def _note_use(self, watched: Watched, used: int) -> None:
@@ -692,7 +580,7 @@ class Pool:
         with self._lock:
             if slot.state is not LaneState.STARTING:
                 self._scheduler.ended(slot, time.monotonic())
-                self.wake()
+                self._lanes.wake()
                 return
         try:
             lane = Lane(slot, self._config)
@@ -706,61 +594,20 @@ class Pool:
                 self._scheduler.ended(slot, now)
                 self._carry_out()
             self._settler.settle()
-            self.wake()
+            self._lanes.wake()
             return
         with self._lock:
-            self._lanes[slot.number] = lane
-            self._opened.append(lane)
+            self._lanes.add(lane)
             if slot.state is not LaneState.STARTING:
-                self._start_ender(slot, lane, 0, 0.0)
+                self._enders.end(lane)
         self._first_start.set()
-        self.wake()
+        self._lanes.wake()
 
-    def _start_ender(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
-        self._ending += 1
-        thread = services().run_on_thread(
-            lambda: self._end_lane(slot, lane, interrupt, grace), f"jobrunner-ender-{lane.pid}"
-        )
-        if thread is not None:
-            self._enders = [ender for ender in self._enders if ender.is_alive()]
-            self._enders.append(thread)
-
-    def _end_lane(self, slot: Slot, lane: Lane, interrupt: int, grace: float) -> None:
-        """End a lane's processes; on a thread of its own."""
-        if not self._end_processes(lane, interrupt, grace):
-            job = slot.victim
-            if isinstance(job, PoolJob):
-                job.cause = f"the kernel has not ended its processes yet (worker pid {lane.pid}: uninterruptible I/O?)"
-                job.stuck = True
-                future = job.future
-                if future is not None:
-                    future.look_again()
-            lane.await_death()
-        lane.reap()
+    def _note_ended(self, lane: Lane) -> None:
+        """A lane's processes are gone; on its ender's thread."""
         with self._lock:
             self._ended_lanes.append(lane)
-        self.wake()
-        # The dispatcher takes in what the worker had sent; what is left joins threads of loky's, for some milliseconds.
-        lane.taken_in.wait()
-        lane.close()
-        with self._lock:
-            self._ending -= 1
-            self._changed.notify_all()
-
-    def _end_processes(self, lane: Lane, interrupt: int, grace: float) -> bool:
-        """End a lane's processes, trying again while the system is out of descriptors or memory."""
-        for _ in range(_END_TRIES):
-            try:
-                return lane.end(interrupt, grace)
-            except OSError as error:
-                _log.debug("the processes of worker %s can't be looked for", lane.pid, exc_info=True)
-                reason = error
-                interrupt = 0
-                # Nobody sets it before this is over: a pause.
-                lane.taken_in.wait(_END_PAUSE_S)
-        _log.warning("what worker %s has started may be left running, for it can't be looked for: %s", lane.pid, reason)
-        lane.worker.kill()
-        return lane.worker.wait(None)
+        self._lanes.wake()
 
     # --- the dispatcher's thread ---
 
@@ -774,25 +621,23 @@ class Pool:
         finally:
             if self._watch is not None:
                 self._watch.close()
-            self._listener.close()
-            with self._lock:
-                self._over = True
-            self._dismiss_all()
+            self._lanes.close()
+            self._attendants.close()
             self.freight.close()
 
     def _turn(self) -> bool:
         """Wait for something to happen and deal with it; False when all is over."""
         until = self._sleeps_until
-        heard = self._listener.wait(None if until is None else max(0.0, until - time.monotonic()))
+        heard = self._lanes.wait(None if until is None else max(0.0, until - time.monotonic()))
         with self._lock:
             # What a job has printed first: it is over when its outcome is taken in.
             for lane, stream in heard.printed:
-                self._take_output(lane, stream)
+                self._lanes.take_output(lane, stream, _capture(lane))
             for lane in heard.arrived:
                 if lane.attendant is None:  # else it has just been lent
                     self._take_in(lane, lane.receive())
             for lane in heard.dead:
-                self._take_back(lane)
+                self._lanes.take_back(lane)
                 self._take_in(lane, lane.drain())
                 lane.answered()
                 self._scheduler.died(lane.slot, time.monotonic())
@@ -803,7 +648,7 @@ class Pool:
                 self._scheduler.tick(now)
             going_on = self._check_over()
             self._carry_out()
-            self._listen()
+            self._lanes.listen()
             self._scheduler.alarm = float("inf")
             self._sleeps_until = self._scheduler.next_tick()
             leisure_s = self._scheduler.leisure_s()
@@ -813,32 +658,6 @@ class Pool:
             # Jobs end faster than is worth a wake-up each: those of the next moment are taken in together.
             time.sleep(min(leisure_s, _LONGEST_LEISURE_S))
         return going_on
-
-    def _listen(self) -> None:
-        """Register what there is to listen to, and try again what would not be sent."""
-        for lane in self._opened:
-            self._listener.listen(lane)
-        self._opened.clear()
-        if self._muted and self._writer.has_room(self.wake):
-            for lane in self._muted:
-                self._listener.listen_to_output(lane)
-            self._muted.clear()
-        for lane in list(self._blocked):
-            self._take_back(lane)
-            sent = lane.flush()
-            if sent:
-                self._blocked.discard(lane)
-            self._listener.watch_for_room(lane, not sent)
-
-    def _take_output(self, lane: Lane, stream: int) -> None:
-        """Take in what a worker has printed."""
-        if lane.output is None or lane in self._muted:
-            return
-        if not self._writer.has_room(self.wake):
-            self._muted.add(lane)
-            self._listener.ignore_output(lane)
-        elif lane.output.read(stream, _capture(lane)) is False:
-            self._listener.ignore(lane.output.ours[stream])
 
     def _take_in(self, lane: Lane, frames: list[Frame]) -> None:
         """Deal with what a worker said."""
@@ -850,7 +669,7 @@ class Pool:
             lane.distrust()
         if lane.eof:
             # Not death: its worker may live on without its channel.  There is nothing left to listen to.
-            self._listener.ignore(lane.fileno())
+            self._lanes.ignore_channel(lane)
 
     def _take_frame(self, lane: Lane, frame: Frame) -> None:
         kind, flags, order, body = frame
@@ -869,10 +688,10 @@ class Pool:
             ):
                 piece: bytes | Parcel | SerializationError = bytes(body)
                 if flags & (SEGMENT | PARTS):
-                    piece = self._open(lane, flags, bytes(body))
+                    piece = self.freight.take_in(lane, flags, bytes(body), self._lanes.wake)
                 job.watcher.piece(job, piece)
             elif flags & SEGMENT:
-                self._open(lane, flags, bytes(body))  # too late: its memory is given back
+                self.freight.take_in(lane, flags, bytes(body), self._lanes.wake)  # too late: its memory is given back
         elif kind == Kind.GONE:
             for number, reusable in unpack_gone(body):
                 lane.come_back(number, reusable)
@@ -910,27 +729,13 @@ class Pool:
         data: bytes | Parcel | SerializationError = body[MEASURES.size :] if type(body) is bytes else _rest(body)
         if flags & (SEGMENT | PARTS):
             assert isinstance(data, bytes)
-            data = self._open(lane, flags, data)
+            data = self.freight.take_in(lane, flags, data, self._lanes.wake)
         if job.state is JobState.SENT:
-            if isinstance(data, SerializationError):
-                job.result_bytes = None
-                job.cause = str(data)
-                data.job_id = job.job_id
-            elif ok:
-                job.result_bytes = data.nbytes if isinstance(data, Parcel) else len(data)
-            else:
-                assert isinstance(data, bytes)
-                told, data = unpack_failure(data)
-                job.cause = f"it raised {told}"
-                job.result_bytes = None
             job.pid = lane.pid
             job.started, job.finished, job.cpu_ns = started_ns / 1e9, finished_ns / 1e9, cpu_ns
             if peak_bytes > job.peak_bytes:  # where its children were watched too, theirs is the larger
                 job.peak_bytes = peak_bytes
-            if isinstance(data, SerializationError):
-                job.raised = Settlement(error=data)
-            else:
-                job.raised = Settlement(ok, data)
+            job.take_outcome(ok, data)
         else:
             lane.answered()
         if len(slot.inflight) == 1:
@@ -947,27 +752,6 @@ class Pool:
         if job.state is JobState.DECIDING:
             services().callbacks.run(lambda: self.decide(job))
 
-    def _open(self, lane: Lane, flags: int, data: bytes) -> Parcel | SerializationError:
-        """A result with large buffers; an error where this process has no room for it."""
-        if flags & PARTS:
-            parts = unpack_parts(data)
-            return Parcel(parts[0], parts[1:])
-        lengths, _ = unpack_table(data)
-        number = None
-        try:
-            fd, number, size = lane.receive_descriptor()
-            # What is large is given back at once, though nothing else may be to say.
-            wake = self.wake if size >= _PROMPT_BYTES else None
-            return self.freight.receive(fd, number, lengths, size, lane.number, wake)
-        except SegmentError as error:
-            number = error.number if number is None else number
-            if number is None:
-                raise
-            self.freight.returned.append((lane.number, number, True))
-            return SerializationError(
-                f"the result can't be taken in by the calling process: {error}. Results that are let go of make room."
-            )
-
     def _put_away(self) -> None:
         """Close the lanes whose processes have ended."""
         ended, self._ended_lanes = self._ended_lanes, []
@@ -979,22 +763,11 @@ class Pool:
             death = lane.death()
             if death.exit_code == EXIT_SPOILED:
                 _log.info("worker %s is replaced: a job has changed what can't be put back", lane.pid)
-            for job in lane.slot.inflight:
-                if isinstance(job, PoolJob) and (job.state is JobState.ENDING or job.order == lane.claimed()):
-                    job.take_death(death)
-                    job.started = lane.started_at() if lane.started() == job.order else 0.0
-                    if job.end is not End.TIME_LIMIT or job.item is None:
-                        job.item = lane.item()
-                    job.ticket = 0 if lane.output is None else lane.output.ticket
+            _tell_jobs(lane, death)
             if lane.slot.state is LaneState.ENDING and not lane.slot.served and not lane.slot.inflight:
                 self._start_death = death
             self._scheduler.ended(lane.slot, time.monotonic())
-            if lane in self._opened:
-                self._opened.remove(lane)  # it ended before it was ever listened to
-            self._listener.forget(lane)
-            self._muted.discard(lane)
-            self._blocked.discard(lane)
-            del self._lanes[lane.number]
+            self._lanes.remove(lane)
             lane.unload()
             lane.taken_in.set()
         if ended and not self._lanes:
@@ -1014,7 +787,7 @@ class Pool:
         """After a defect of ours: no future waits for ever, and no process stays."""
         with self._lock:
             self._closing = True
-            for lane in self._lanes.values():
+            for lane in self._lanes:
                 lane.worker.kill()
                 lane.taken_in.set()
             jobs = [*self._scheduler.held, *self._scheduler.queue]
@@ -1028,6 +801,16 @@ class Pool:
         self._settler.settle()
 
 
+def _pack_initializer(options: PoolOptions) -> bytes:
+    """What each worker calls before its first job, as it is sent there; empty: nothing."""
+    if options.initializer is None:
+        return b""
+    call = dump_call(options.initializer, options.initargs, {})
+    if call.shared:
+        raise JobError("a shared object is for the arguments of jobs: give the initializer the object itself")
+    return pack_parts([call.payload, *call.buffers])
+
+
 def _rest(body: bytes | bytearray) -> bytes:
     """What stands behind the measures of an outcome; copied once."""
     return bytes(memoryview(body)[MEASURES.size :])
@@ -1038,6 +821,17 @@ def _capture(lane: Lane) -> Capture | None:
     inflight = lane.slot.inflight
     job = inflight[0] if inflight else None
     return job.capture if isinstance(job, PoolJob) else None
+
+
+def _tell_jobs(lane: Lane, death: Death) -> None:
+    """Note how a lane's worker ended with those of its jobs that have to do with it."""
+    for job in lane.slot.inflight:
+        if isinstance(job, PoolJob) and (job.state is JobState.ENDING or job.order == lane.claimed()):
+            job.take_death(death)
+            job.started = lane.started_at() if lane.started() == job.order else 0.0
+            if job.end is not End.TIME_LIMIT or job.item is None:
+                job.item = lane.item()
+            job.ticket = 0 if lane.output is None else lane.output.ticket
 
 
 def _is_there(job: Job, watched: Watched) -> TypeGuard[PoolJob]:

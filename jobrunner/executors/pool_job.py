@@ -17,7 +17,7 @@ from jobrunner.executors.post_mortem import Death, was_out_of_memory
 from jobrunner.executors.records import End, Job, JobState
 from jobrunner.executors.services import services
 from jobrunner.job_ids import new_job_id
-from jobrunner.messages import Kind
+from jobrunner.messages import Kind, unpack_failure
 from jobrunner.options import JobOptions
 from jobrunner.parcel import APART_BYTES, Parcel
 from jobrunner.report import JobOutput, JobReport
@@ -185,6 +185,27 @@ class PoolJob(Job):
         self.order = order
         if self.alone:
             self.capture = Capture(services().spool)
+
+    def take_outcome(self, ok: bool, data: bytes | Parcel | SerializationError) -> None:
+        """Note what its function came to; whether that is final is still to be found out.
+
+        Args:
+            ok: whether it returned.
+            data: the result, or what stands in the frame of a failure; an error where it could not be taken in.
+        """
+        self.result_bytes = None
+        if isinstance(data, SerializationError):
+            self.cause = str(data)
+            data.job_id = self.job_id
+            self.raised = Settlement(error=data)
+            return
+        if ok:
+            self.result_bytes = data.nbytes if isinstance(data, Parcel) else len(data)
+        else:
+            assert isinstance(data, bytes)
+            told, data = unpack_failure(data)
+            self.cause = f"it raised {told}"
+        self.raised = Settlement(ok, data)
 
     def take_death(self, death: Death) -> None:
         """Note how its worker ended."""

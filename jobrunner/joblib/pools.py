@@ -103,12 +103,14 @@ class _Pools:
             else:
                 self._pools.remove(pool)
             self._pools.append(pool)
+            # Before the call counts: it may raise.
+            view = pool.executor.with_options(**of_jobs)
             pool.calls += 1
             idle = [one for one in self._pools if not one.calls]
             for old in idle[: max(0, len(idle) - _KEPT)]:
                 self._pools.remove(old)
                 old.executor.shutdown(wait=False)
-            return pool.executor.with_options(**of_jobs), functools.partial(self._leave, pool)
+            return view, functools.partial(self._leave, pool)
 
     def _leave(self, pool: _Pool) -> None:
         with self._lock:

@@ -15,9 +15,9 @@ Needs Qiskit 1.3 or later (extra ``qiskit``).
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from jobrunner.lazy import lazy_names
 from jobrunner.qiskit.versions import check_qiskit
 
 check_qiskit()
@@ -66,15 +66,5 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'jobrunner.qiskit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"jobrunner.qiskit.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

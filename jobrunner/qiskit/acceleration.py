@@ -17,7 +17,6 @@ from typing import Any
 
 from qiskit.primitives.primitive_job import PrimitiveJob as QiskitPrimitiveJob
 
-from jobrunner.options import check_seconds
 from jobrunner.qiskit.cost import MIN_SECONDS
 from jobrunner.qiskit.jobs import PrimitiveJob, combined
 from jobrunner.qiskit.settings import Settings, settings
@@ -63,7 +62,7 @@ def accelerate(
         >>> job.result(), type(job).__module__
         (1024, 'jobrunner.qiskit.jobs')
     """
-    mine = _checked(executor, min_seconds)
+    mine = Settings(executor, min_seconds, asking="accelerate takes")
     _begin(mine)
     token = settings.context.set(mine)
     try:
@@ -89,7 +88,7 @@ def enable(executor: concurrent.futures.Executor | None = None, *, min_seconds: 
         ValueError: `min_seconds` is negative.
     """
     global _enabled
-    mine = _checked(executor, min_seconds)
+    mine = Settings(executor, min_seconds, asking="accelerate takes")
     with _lock:
         before, _enabled = _enabled, mine
         # The new one first: meanwhile nothing is undone.
@@ -105,15 +104,6 @@ def disable() -> None:
         before, _enabled = _enabled, None
         if before is not None:
             _end(before)
-
-
-def _checked(executor: concurrent.futures.Executor | None, min_seconds: float) -> Settings:
-    if executor is not None and not isinstance(executor, concurrent.futures.Executor):
-        raise TypeError(f"accelerate takes a concurrent.futures.Executor, not {executor!r}")
-    seconds = check_seconds("min_seconds", min_seconds, zero=True)
-    if seconds is None:
-        raise ValueError("min_seconds must be a number of seconds, not None")
-    return Settings(executor, seconds)
 
 
 def _begin(mine: Settings, *, oldest: bool = False) -> None:

@@ -21,7 +21,6 @@ from jobrunner.executors.base import JobExecutor
 from jobrunner.executors.default import get_executor
 from jobrunner.executors.foreign import as_job_executor
 from jobrunner.job_ids import new_job_id
-from jobrunner.options import check_seconds
 from jobrunner.qiskit.carrying import carry_object
 from jobrunner.qiskit.cost import MIN_SECONDS, constants_of, pub_seconds
 from jobrunner.qiskit.cutting import Cut, Part, Piece, cut, take
@@ -30,6 +29,7 @@ from jobrunner.qiskit.parallel_job import ParallelJob
 from jobrunner.qiskit.part_job import PartJob
 from jobrunner.qiskit.part_run import Source, make_primitive, pack_pub, run_carried, run_part, takes_seed
 from jobrunner.qiskit.seeding import own_seed, part_seed, with_seed
+from jobrunner.qiskit.settings import Settings
 from jobrunner.serialization import Call, dump_call, dump_shared, load_call
 from jobrunner.sharing import Shared, share
 
@@ -57,16 +57,10 @@ class _Parallel(abc.ABC):
                 f"{type(self).__name__} takes a {self._base.__name__}, or a function that makes one, not {primitive!r}"
                 + ("; make one of it first" if isinstance(primitive, type) else "")
             )
-        if executor is not None and not isinstance(executor, concurrent.futures.Executor):
-            raise TypeError(f"executor must be a concurrent.futures.Executor, not {executor!r}")
+        self._settings = Settings(executor, min_seconds, asking="executor must be")
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
             raise ValueError(f"seed must be an int that is not negative, not {seed!r}")
-        seconds = check_seconds("min_seconds", min_seconds, zero=True)
-        if seconds is None:
-            raise ValueError("min_seconds must be a number of seconds, not None")
-        self._executor = executor
         self._seed = None if seed is None else int(seed)
-        self._min_seconds = seconds
         self._factory: Callable[..., Any] | None = None
         if isinstance(primitive, self._base):
             self._primitive = primitive
@@ -113,7 +107,7 @@ class _Parallel(abc.ABC):
         if base is not None and not (self._factory is not None and takes_seed(self._factory)):
             with_seed(self._primitive, 0)  # says what to do where that can't be done
         seeds = [None if base is None else part_seed(base, number) for number in range(len(parts))]
-        if not pubs or sum(seconds) < self._min_seconds:
+        if not pubs or sum(seconds) < self._settings.min_seconds:
             return ParallelJob(pubs, parts, self._in_thread(pubs, parts, seeds, options))
         try:
             return ParallelJob(pubs, parts, self._in_workers(pubs, parts, seeds, options))
@@ -142,7 +136,7 @@ class _Parallel(abc.ABC):
     def _in_workers(
         self, pubs: Sequence[Any], parts: Sequence[Part], seeds: Sequence[int | None], options: dict[str, Any]
     ) -> list[PartJob]:
-        engine = as_job_executor(get_executor() if self._executor is None else self._executor)
+        engine = as_job_executor(get_executor() if self._settings.executor is None else self._settings.executor)
         shares = engine.backend.capabilities.shared_objects
         source = self._source(shares)
         run_id = new_job_id()

@@ -1,4 +1,4 @@
-"""The settings that `accelerate` and `enable` have put in force."""
+"""What `accelerate`, `enable` and the parallel primitives are told, and what of it is in force."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ import concurrent.futures
 import contextvars
 from typing import Any
 
+from jobrunner.options import check_seconds
+
 __all__ = ["Settings", "settings"]
 
 
 class Settings:
-    """What one block of `accelerate`, or one call of `enable`, asks for.
+    """What one block of `accelerate`, one call of `enable`, or one parallel primitive asks for; checked.
 
-    Attributes:
+    Args:
         executor: where jobs run; None: the default executor.
         min_seconds: estimated seconds below which a run of a primitive stays in a thread.
+        asking: who asks for an executor, in the words with which the error for what is none begins.
+
+    Raises:
+        TypeError: `executor` is no executor, or `min_seconds` no number.
+        ValueError: `min_seconds` is negative, or None.
     """
 
-    def __init__(self, executor: concurrent.futures.Executor | None, min_seconds: float) -> None:
+    def __init__(self, executor: concurrent.futures.Executor | None, min_seconds: float, *, asking: str) -> None:
+        if executor is not None and not isinstance(executor, concurrent.futures.Executor):
+            raise TypeError(f"{asking} a concurrent.futures.Executor, not {executor!r}")
+        seconds = check_seconds("min_seconds", min_seconds, zero=True)
+        if seconds is None:
+            raise ValueError("min_seconds must be a number of seconds, not None")
         self.executor = executor
-        self.min_seconds = min_seconds
+        self.min_seconds = seconds
 
 
 class _InForce:

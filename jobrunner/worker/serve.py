@@ -263,28 +263,46 @@ class _Server:
         self._relay.begin(seq, bool(flags & RELAY), 10 * (flags >> LEVEL_SHIFT))
         words[_TAKEN_NS] = time.monotonic_ns()
         words[_TAKEN] = self._seq = seq
-        if flags & SEGMENT and not refused:
+        outcome = self._attempt(kind, flags, body, parts, refused)
+        lasted_ns = outcome.times.finished_ns - outcome.times.taken_ns
+        self._surroundings.silence(lasted_ns)
+        self._interrupted = False
+        del parts, body
+        leaving = self._answer(seq, outcome, lasted_ns)
+        del outcome
+        if leaving:
+            self._await_end()
+        self._relay.restore()
+        if not self._surroundings.restore(lasted_ns):
+            leave(EXIT_SPOILED)
+
+    def _attempt(
+        self,
+        kind: int,
+        flags: int,
+        body: bytes | bytearray,
+        parts: list[memoryview],
+        refused: SegmentError | None,
+    ) -> Outcome:
+        """Run a job that was claimed, unless its large data can't be had; does not return if it asks for its end."""
+        if refused is not None:
+            now = time.monotonic_ns()
+            failure = SerializationError(f"the job's arguments can't be had in the worker: {refused}")
+            return Outcome(False, dump_exception(failure), Times(now, 0, now), str(failure))
+        if flags & SEGMENT:
             # The head stands behind the table of the parts, or is the first of them.
             head: bytes | bytearray | memoryview = memoryview(body)[unpack_table(body)[1] :] or parts.pop(0)
         else:
             head = parts.pop(0) if parts else body
-        call = self._call_chunk if kind == Kind.CHUNK else self._call
         try:
-            if refused is None:
-                outcome = self._run(head, parts, call)
-            else:
-                now = time.monotonic_ns()
-                failure = SerializationError(f"the job's arguments can't be had in the worker: {refused}")
-                outcome = Outcome(False, dump_exception(failure), Times(now, 0, now), str(failure))
+            return self._run(head, parts, self._call_chunk if kind == Kind.CHUNK else self._call)
         except SystemExit as error:
             self._surroundings.silence()
             self._tell_exit(error)
             leave(_exit_code(error))
-        times = outcome.times
-        lasted_ns = times.finished_ns - times.taken_ns
-        self._surroundings.silence(lasted_ns)
-        self._interrupted = False
-        del head, parts, body
+
+    def _answer(self, seq: int, outcome: Outcome, lasted_ns: int) -> bool:
+        """Send what a job came to, and what it has used; whether it has left something behind, so that we leave."""
         self._relay.end()
         if not flush_streams():
             self._touched.state = True  # one of them is not what it was
@@ -303,14 +321,9 @@ class _Server:
             said |= how
         elif not outcome.ok:
             data = pack_failure(outcome.told, data)
-        frame = pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, pack_outcome(*times, *usage, data), said)
-        self._send(self._pack_gone() + frame)
-        del outcome, data, frame
-        if leaving:
-            self._await_end()
-        self._relay.restore()
-        if not self._surroundings.restore(lasted_ns):
-            leave(EXIT_SPOILED)
+        body = pack_outcome(*outcome.times, *usage, data)
+        self._send(self._pack_gone() + pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, body, said))
+        return leaving
 
     def _run(
         self, head: bytes | bytearray | memoryview, buffers: Sequence[memoryview], call: Callable[..., Any]

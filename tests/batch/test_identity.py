@@ -93,7 +93,7 @@ def test_whatever_can_be_called_has_an_identity(function: Any) -> None:
     assert found.warnings(found.as_dict()) == []
 
 
-def test_versions_and_revisions_are_told_where_both_are_known(tmp_path: Path) -> None:
+def test_versions_and_revisions_are_told_where_both_are_known() -> None:
     now = CodeIdentity(
         module="m",
         qualname="f",
@@ -133,7 +133,7 @@ def test_the_revision_is_that_of_the_files_repository(tmp_path: Path) -> None:
     assert identify(target.function).git_revision == git("rev-parse", "HEAD")
 
 
-def test_a_packages_version_is_among_the_identity(tmp_path: Path) -> None:
+def test_a_packages_version_is_among_the_identity() -> None:
     import psutil
 
     assert identify(test_a_packages_version_is_among_the_identity).packages["psutil"] == psutil.__version__

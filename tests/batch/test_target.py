@@ -172,7 +172,7 @@ def test_a_worker_that_was_started_before_finds_the_file(tmp_path: Path) -> None
     assert [value for _, value in batch.results()] == [3, 6]
 
 
-def test_a_class_is_a_target_and_arrives_as_itself(tmp_path: Path) -> None:
+def test_a_class_is_a_target_and_arrives_as_itself() -> None:
     target = load_target("fractions:Fraction")
     assert target.sendable(numerator=1, denominator=7) == target.function(1, 7)
     assert pickle.loads(cloudpickle.dumps(target.sendable)) is target.function

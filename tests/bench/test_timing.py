@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -210,7 +209,7 @@ def test_a_worker_is_not_pinned_where_nothing_can(monkeypatch: pytest.MonkeyPatc
     assert sampled(Task("t", int, loops=1000, cores=(1,))).cores == ()
 
 
-def test_the_workers_side_imports_nothing_of_the_callers(tmp_path: Path) -> None:
+def test_the_workers_side_imports_nothing_of_the_callers() -> None:
     import json
     import subprocess
 

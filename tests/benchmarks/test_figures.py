@@ -65,7 +65,7 @@ def test_a_series_without_samples_has_no_figures() -> None:
     assert found[OURS].to_best is None
 
 
-def test_the_json_is_pyperfs_and_gives_the_same_run_again(tmp_path: Path) -> None:
+def test_the_json_is_pyperfs_and_gives_the_same_run_again() -> None:
     run = _run(
         _series("round_trip", OURS, 1e-4, 2e-4),
         _series("round_trip", "loky", errors=("it fell over",)),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from jobrunner.received import open_received
 from jobrunner.segments import Arena, Part, Segment
+from jobrunner.sharing import _in_shared_memory as in_shared_memory
 
 
 def held() -> list[str]:
@@ -30,10 +31,19 @@ def shm_names() -> list[str]:
     return sorted(first & second)
 
 
-def packed(arena: Arena, *parts: Part, once: bool = False) -> Segment:
-    segment = arena.pack_once(parts) if once else arena.pack(parts)
+def packed(arena: Arena, *parts: Part) -> Segment:
+    segment = arena.pack(parts)
     assert segment is not None
     return segment
+
+
+@contextlib.contextmanager
+def shared(content: bytes) -> Iterator[Segment]:
+    """What `share` makes, which goes to many receivers."""
+    memory = in_shared_memory([content])
+    assert memory is not None
+    yield Segment(1, len(content), memory)
+    memory.close()
 
 
 def opened(

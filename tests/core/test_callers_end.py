@@ -289,7 +289,9 @@ def test_a_fork_keeps_nothing_open_that_is_meant_for_a_worker_that_is_being_star
         + """
 from jobrunner.executors.services import services
 
+spawner = services().spawner
 begun, forking, over = threading.Event(), threading.Event(), threading.Event()
+# The last that was registered is called first.
 os.register_at_fork(before=forking.set)
 
 def start():
@@ -301,7 +303,7 @@ def start():
     os.close(reading)
     over.set()
 
-services().spawner.run(start)
+spawner.run(start)
 begun.wait()
 fork = os.fork()
 if fork == 0:
@@ -313,7 +315,7 @@ os.waitpid(fork, 0)
     ).check()
 
 
-def test_a_fork_may_leave_while_the_parents_jobs_run(script: Run, tmp_path: object) -> None:
+def test_a_fork_may_leave_while_the_parents_jobs_run(script: Run) -> None:
     caller = script(
         _HEAD
         + """

@@ -26,7 +26,6 @@ from jobrunner import (
     anonymous_memory,
 )
 from jobrunner.executors import freight
-from jobrunner.executors.pool import Pool
 from jobrunner.segments import Arena
 from tests.core import cargo
 from tests.core.cargo import COUNT, SAMPLES, Array, facts, numbers, plain_copy, sample
@@ -536,14 +535,14 @@ def test_a_result_larger_than_memory_that_is_kept_is_given_back(make_local: Make
 def test_items_of_a_map_whose_results_cannot_be_taken_in_fail_alone_and_are_run_once(
     make_local: MakeLocal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lost: int
 ) -> None:
-    take_in, taken = Pool._open, []
+    take_in, taken = freight.Freight.take_in, []
 
-    def refuse(pool: Pool, *frame: Any) -> Any:
-        found = take_in(pool, *frame)
+    def refuse(own: freight.Freight, *frame: Any) -> Any:
+        found = take_in(own, *frame)
         taken.append(found)
         return SerializationError("no room for it") if len(taken) == lost else found
 
-    monkeypatch.setattr(Pool, "_open", refuse)
+    monkeypatch.setattr(freight.Freight, "take_in", refuse)
     started = tmp_path / "started"
     executor = make_local(1, spare_workers=0)
     # Each item is sent by itself, for it takes longer than results are kept back.

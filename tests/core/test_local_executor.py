@@ -171,7 +171,7 @@ def test_the_backend_names_the_options_that_differ_from_the_defaults(make_local:
     assert executor.with_options(retries=2).backend.options["retries"] == 2
 
 
-def test_max_workers_defaults_to_the_cpus_that_may_be_used(make_local: MakeLocal) -> None:
+def test_max_workers_defaults_to_the_cpus_that_may_be_used() -> None:
     import loky
 
     executor = LocalExecutor()

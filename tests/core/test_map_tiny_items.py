@@ -149,7 +149,7 @@ def _raise_what_ends() -> None:
 
 @pytest.mark.parametrize("chunksize", [None, COUNT])
 def test_the_item_whose_result_ends_the_worker_when_it_is_sent_fails_alone(
-    executor: LocalExecutor, tmp_path: Path, chunksize: int | None
+    executor: LocalExecutor, chunksize: int | None
 ) -> None:
     for action in (functools.partial(_Ends, when_pickled=True), _raise_what_ends):
         function = functools.partial(_at, (2500,), os.devnull, action)

@@ -93,7 +93,7 @@ def test_a_job_above_its_limit_is_ended_and_told_so(make_local: MakeLocal) -> No
     assert executor.submit(take, 300).result() == 300 * _MIB  # the limit was that job's
 
 
-def test_only_the_job_above_its_limit_fails(make_local: MakeLocal, gate: Gate, tmp_path: Path) -> None:
+def test_only_the_job_above_its_limit_fails(make_local: MakeLocal, gate: Gate) -> None:
     executor = make_local(2)
     beside = executor.submit(meet, gate.path, "kept")
     gate.await_arrival()
@@ -237,7 +237,7 @@ def test_what_is_no_number_is_refused_as_such(value: Any) -> None:
         InlineExecutor(memory_limit=value)
 
 
-def test_a_limit_above_the_machine_or_the_budget_is_refused(executor: LocalExecutor, make_local: MakeLocal) -> None:
+def test_a_limit_above_the_machine_or_the_budget_is_refused(executor: LocalExecutor) -> None:
     with pytest.raises(ValueError, match="what this machine has"):
         executor.with_options(memory_limit=machine_memory() + 1)
     with pytest.raises(ValueError, match="memory_budget"):

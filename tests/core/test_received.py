@@ -25,7 +25,7 @@ from jobrunner import received, segments
 from jobrunner.received import SegmentError, open_received, receive_descriptor
 from jobrunner.segments import Arena, send_descriptor
 from tests.core.scripts import ROOT, Script
-from tests.core.shared_memory import failing, held, opened, packed, shm_names
+from tests.core.shared_memory import failing, held, opened, packed, shared, shm_names
 
 pytestmark = pytest.mark.skipif(not segments.CAN_PASS, reason="the system can't pass descriptors")
 
@@ -60,29 +60,29 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_a_receiver_can_neither_shorten_nor_lengthen_what_it_got(arena: Arena) -> None:
-    for segment in (packed(arena, bytes(2 * PAGE)), packed(arena, bytes(2 * PAGE), once=True)):
-        for size in (0, PAGE, 3 * PAGE):
+    with shared(bytes(2 * PAGE)) as many:
+        for segment in (packed(arena, bytes(2 * PAGE)), many):
+            for size in (0, PAGE, 3 * PAGE):
+                with pytest.raises(PermissionError):
+                    os.ftruncate(segment.fd, size)
             with pytest.raises(PermissionError):
-                os.ftruncate(segment.fd, size)
+                fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+
+
+def test_what_many_receivers_share_nobody_can_write_to() -> None:
+    with shared(b"spam") as segment:
         with pytest.raises(PermissionError):
-            fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-
-
-def test_what_many_receivers_share_nobody_can_write_to(arena: Arena) -> None:
-    segment = packed(arena, b"spam", once=True)
-    with pytest.raises(PermissionError):
-        os.pwrite(segment.fd, b"x", 0)
-    with pytest.raises(PermissionError):
-        mmap.mmap(segment.fd, 4)
-    first, second = opened(segment, writable=True), opened(segment, writable=True)
-    first[0] = 0
-    assert bytes(second) == b"spam"
-    arena.release(segment.number)
-    assert arena.open_count == 0
+            os.pwrite(segment.fd, b"x", 0)
+        with pytest.raises(PermissionError):
+            mmap.mmap(segment.fd, 4)
+        first, second = opened(segment, writable=True), opened(segment, writable=True)
+        first[0] = 0
+        assert bytes(second) == b"spam"
 
 
 def test_shared_memory_can_be_told_by_its_name(arena: Arena) -> None:
-    names = [os.readlink(f"/proc/self/fd/{packed(arena, b'x', once=once).fd}") for once in (False, True)]
+    with shared(b"x") as many:
+        names = [os.readlink(f"/proc/self/fd/{segment.fd}") for segment in (packed(arena, b"x"), many)]
     assert names == ["/memfd:jobrunner-data (deleted)", "/memfd:jobrunner-share (deleted)"]
 
 
@@ -465,17 +465,20 @@ def test_another_process_writes_for_itself_alone_and_killed_it_leaves_nothing(
     content = random.Random(3).randbytes(1 << 20)
     left, right = sockets
     command = [sys.executable, "-c", _RECEIVER, str(right.fileno()), str(len(content))]
-    made = [packed(arena, content) for _ in range(2)] + [packed(arena, content, once=True)]
-    with subprocess.Popen(command, pass_fds=[right.fileno()], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        right.close()
-        assert process.stdout is not None
+    with shared(content) as many:
+        made = [*(packed(arena, content) for _ in range(2)), many]
+        process = subprocess.Popen(command, pass_fds=[right.fileno()], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        with process:
+            right.close()
+            assert process.stdout is not None
+            for segment in made:
+                send_descriptor(left, segment.fd, segment.number)
+                assert process.stdout.readline().split() == [str(segment.number), str(sum(content[::4096]))]
+            process.send_signal(signal.SIGKILL)
+            process.wait()
         for segment in made:
-            send_descriptor(left, segment.fd, segment.number)
-            assert process.stdout.readline().split() == [str(segment.number), str(sum(content[::4096]))]
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    for segment in made:
-        assert os.pread(segment.fd, len(content), 0) == content
+            assert os.pread(segment.fd, len(content), 0) == content
+    for segment in made[:2]:
         arena.release(segment.number)
     assert arena.open_count == 2
     arena.close()

@@ -24,7 +24,7 @@ from jobrunner import anonymous_memory, segments
 from jobrunner.received import open_received, receive_descriptor
 from jobrunner.segments import ALIGN, Arena, Segment, layout, send_descriptor
 from tests.core.scripts import ROOT, Script
-from tests.core.shared_memory import failing, held, identity, opened, packed, raw, shm_names
+from tests.core.shared_memory import failing, held, identity, opened, packed, raw, shared, shm_names
 
 pytestmark = pytest.mark.skipif(not segments.CAN_PASS, reason="the system can't pass descriptors")
 
@@ -94,15 +94,15 @@ def _arrays() -> st.SearchStrategy[np.ndarray[Any, Any]]:
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.lists(_arrays(), max_size=4), st.booleans()), min_size=1, max_size=6))
+@given(st.lists(st.lists(_arrays(), max_size=4), min_size=1, max_size=6))
 def test_arrays_arrive_as_they_were_sent_in_new_memory_and_in_old(
-    messages: list[tuple[list[np.ndarray[Any, Any]], bool]],
+    messages: list[list[np.ndarray[Any, Any]]],
 ) -> None:
     arena = Arena(keep_bytes=1 << 20, most_open=2)
     try:
-        for arrays, once in messages:
+        for arrays in messages:
             parts = [raw(one) for one in arrays]
-            segment = packed(arena, *parts, once=once)
+            segment = packed(arena, *parts)
             gone: list[bool] = []
             view = opened(segment, gone, writable=True)
             assert len(view) == segment.length <= segment.capacity
@@ -250,7 +250,6 @@ def test_there_are_never_more_segments_than_allowed(arena: Arena) -> None:
     arena = Arena(keep_bytes=1 << 20, most_open=2)
     first, second = packed(arena, bytes(PAGE)), packed(arena, bytes(PAGE))
     assert arena.pack([bytes(PAGE)]) is None
-    assert arena.pack_once([bytes(PAGE)]) is None
     arena.release(first.number)
     # Free memory that doesn't fit makes room.
     third = packed(arena, bytes(100 * PAGE))
@@ -269,7 +268,6 @@ def test_after_its_end_an_arena_gives_nothing_and_receivers_keep_what_they_have(
     arena.close()
     arena.close()
     assert arena.pack([b"x"]) is None
-    assert arena.pack_once([b"x"]) is None
     arena.release(segment.number)
     assert (arena.open_count, arena.free_bytes) == (0, 0)
     assert view == b"x" * PAGE
@@ -302,7 +300,6 @@ def test_memory_that_is_being_filled_outlives_the_arena_until_that_is_done(monke
 _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("pack"), st.integers(0, 5 * PAGE)),
-        st.tuples(st.just("once"), st.integers(0, 5 * PAGE)),
         st.tuples(st.just("release"), st.integers(0, 20)),
         st.tuples(st.just("spoiled"), st.integers(0, 20)),
         st.tuples(st.just("trim"), st.just(0)),
@@ -320,9 +317,9 @@ def test_whatever_is_taken_and_given_back_the_bounds_hold(
     used: dict[int, tuple[Segment, bytes]] = {}
     seen: set[int] = set()
     for step, (action, size) in enumerate(steps):
-        if action in ("pack", "once"):
+        if action == "pack":
             content = bytes([step]) * size
-            segment = arena.pack([content]) if action == "pack" else arena.pack_once([content])
+            segment = arena.pack([content])
             assert (segment is None) == (len(used) >= most_open)
             if segment is not None:
                 assert segment.number not in seen
@@ -378,7 +375,6 @@ def test_memory_that_cannot_be_had_is_none(arena: Arena, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing(OSError(code, "no")))
         assert arena.pack([b"x"]) is None
-        assert arena.pack_once([b"x"]) is None
         patch.setattr(os, call, failing(MemoryError()))
         assert arena.pack([b"x"]) is None
     assert (arena.open_count, held()) == (0, [])
@@ -427,7 +423,6 @@ try:
     while True: held.append(os.open("/dev/null", os.O_RDONLY))
 except OSError: pass
 assert arena.pack([b"x"]) is None
-assert arena.pack_once([b"x"]) is None
 assert arena.open_count == 2
 try: receive_descriptor(right)
 except SegmentError as error: assert error.number == segment.number and "descriptors" in str(error), error
@@ -494,7 +489,8 @@ def test_without_memfds_named_memory_is_used_and_its_name_removed(
         del view
         assert gone == [True]
         arena.release(segment.number)
-    assert packed(arena, b"once", once=True).length == 4
+    with shared(b"once") as segment:
+        assert bytes(opened(segment)) == b"once"
 
 
 def test_a_kernel_that_refuses_memfds_is_like_one_without(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,12 +512,10 @@ def test_where_shared_memory_cannot_be_written_to_it_is_mapped(
 def test_where_there_is_nothing_there_is_none(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "CAN_PASS", False)
     assert arena.pack([b"x"]) is None
-    assert arena.pack_once([b"x"]) is None
     monkeypatch.undo()
     monkeypatch.delattr(os, "memfd_create", raising=False)
     monkeypatch.setitem(sys.modules, "_posixshmem", None)
     assert arena.pack([b"x"]) is None
-    assert arena.pack_once([b"x"]) is None
 
 
 _WINDOWS = """
@@ -537,13 +531,13 @@ for module, names in (
 import jobrunner.received
 from jobrunner.segments import CAN_PASS, Arena
 arena = Arena(keep_bytes=1 << 20, most_open=10)
-print(CAN_PASS, arena.pack([b"x"]), arena.pack_once([b"x"]), arena.open_count)
+print(CAN_PASS, arena.pack([b"x"]), arena.open_count)
 arena.release(1), arena.trim(), arena.close()
 """
 
 
 def test_on_windows_the_modules_load_and_say_that_there_is_none(script: Run) -> None:
-    assert script(_WINDOWS).check().split() == ["False", "None", "None", "0"]
+    assert script(_WINDOWS).check().split() == ["False", "None", "0"]
 
 
 # A fork of the sender

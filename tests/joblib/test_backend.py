@@ -28,6 +28,7 @@ from jobrunner import (  # noqa: E402
     WorkerDiedError,
 )
 from jobrunner.joblib.backend import JobrunnerBackend  # noqa: E402
+from jobrunner.joblib.pools import POOLS  # noqa: E402
 from tests.core.gates import Gate, append_line, arrive_and_stay, lines, meet  # noqa: E402
 from tests.core.process_table import await_death, is_alive  # noqa: E402
 
@@ -194,7 +195,7 @@ def test_large_arrays_arrive_read_only_as_joblibs_do(backend: None) -> None:
         Parallel(mmap_mode="r+")(delayed(writeable)(array) for _ in range(2))
 
 
-def test_an_executor_that_is_there_can_be_used(tmp_path: Path) -> None:
+def test_an_executor_that_is_there_can_be_used() -> None:
     with LocalExecutor(max_workers=2) as executor:
         with parallel_config(backend="jobrunner", executor=executor, time_limit=60):
             assert joblib.effective_n_jobs(-1) == 2
@@ -224,6 +225,19 @@ def test_an_executor_that_is_there_can_be_used(tmp_path: Path) -> None:
 def test_what_has_no_meaning_here_is_refused_with_what_to_use_instead(options: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message), parallel_config(backend="jobrunner", n_jobs=2, **options):
         Parallel()(delayed(square)(x) for x in range(2))
+
+
+def test_calls_that_a_wrong_option_ended_keep_no_executors() -> None:
+    pools = type(POOLS)()
+    for n_jobs in range(2, 7):
+        with pytest.raises(ValueError, match="time_limit"):
+            pools.enter(n_jobs, {"time_limit": -1})
+    made = [pool.executor for pool in pools._pools]
+    _, leave = pools.enter(7, {})
+    leave()
+    assert [executor.is_shut_down for executor in made] == [True, True, True, False, False]
+    for pool in pools._pools:
+        pool.executor.shutdown()
 
 
 def test_what_cannot_be_sent_is_named(backend: None) -> None:

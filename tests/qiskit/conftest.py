@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner import LocalExecutor, use_executor
+from jobrunner import LocalExecutor, set_executor, use_executor
 from tests.core.gates import Gate
 
 if importlib.util.find_spec("qiskit") is None:
@@ -24,9 +24,11 @@ def executor() -> Iterator[LocalExecutor]:
 
 @pytest.fixture(autouse=True)
 def default_executor(executor: LocalExecutor) -> Iterator[None]:
-    """That is the default of these tests, so that none of them leaves workers behind."""
+    """That is the default of these tests, in all of their threads, so that none of them leaves workers behind."""
+    set_executor(executor)
     with use_executor(executor):
         yield
+    set_executor(None)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What holds for a job wherever it runs: over our executors and over foreign ones."""
