@@ -12,7 +12,7 @@ from jobrunner.backend import Backend
 from jobrunner.errors import JobError, SerializationError
 from jobrunner.executors.default import get_executor
 from jobrunner.executors.foreign import as_job_executor
-from jobrunner.executors.future import CANCELLED, JobFuture, Settlement, await_final
+from jobrunner.executors.future import CANCELLED, JobFuture, Settlement, await_final, refuse_from_asyncio_wait
 from jobrunner.executors.services import run_callback
 from jobrunner.html import job_table
 from jobrunner.job_ids import new_job_id
@@ -342,6 +342,7 @@ class PrimitiveJob(BasePrimitiveJob[ResultT, JobStatus]):
         Args:
             fn: what to call; what it raises is logged.
         """
+        refuse_from_asyncio_wait(fn)
 
         def call(_: concurrent.futures.Future[ResultT]) -> None:
             run_callback(lambda: fn(self))

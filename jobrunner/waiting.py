@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
+import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobrunner.errors import JobTimeoutError
@@ -111,70 +114,97 @@ def as_completed(jobs: Iterable[JobT], timeout: float | None = None) -> Completi
 
 
 class Completions(Generic[JobT]):
-    """Jobs as they become final: what `as_completed` returns.  Leaving it early changes nothing for the jobs."""
+    """Jobs as they become final: what `as_completed` returns.  Leaving it early changes nothing for the jobs.
+
+    With ``async for``, several tasks may share one, in more than one event loop, and each job goes to one of them.  A
+    task that is cancelled while it waits for the next takes none with it.
+    """
 
     def __init__(
         self, by_future: dict[concurrent.futures.Future[Any], list[JobT]], timeout: float | None = None
     ) -> None:
         self._by_future = by_future
+        self._total = len(by_future)
         self._timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._threaded: Iterator[JobT] | None = None
-        self._awaited: AsyncIterator[JobT] | None = None
+        self._listens = False
+        # Guards what follows: the final jobs that nobody has yet, and what wakes each task that waits for one.
+        self._lock = threading.Lock()
+        self._final: deque[JobT] = deque()
+        self._wakers: list[Callable[[], object]] = []
 
     def __iter__(self) -> Iterator[JobT]:
         return self
 
     def __next__(self) -> JobT:
         if self._threaded is None:
-            self._threaded = _yield_completed(self._by_future, self._timeout)
+            self._threaded = self._yield_completed()
         return next(self._threaded)
 
     def __aiter__(self) -> AsyncIterator[JobT]:
         return self
 
     async def __anext__(self) -> JobT:
-        if self._awaited is None:
-            self._awaited = _await_completed(self._by_future, self._timeout, self._deadline)
-        return await self._awaited.__anext__()
+        import asyncio
 
+        if not self._listens:
+            self._listen()
+        loop = asyncio.get_running_loop()
+        while True:
+            come = asyncio.Event()
+            waker = functools.partial(loop.call_soon_threadsafe, come.set)
+            with self._lock:
+                if self._final:
+                    return self._final.popleft()
+                if not self._by_future:
+                    raise StopAsyncIteration
+                self._wakers.append(waker)
+            left = self._left()
+            try:
+                await asyncio.wait_for(come.wait(), left)
+            except asyncio.TimeoutError as error:
+                if self._final or left:
+                    continue  # one has come meanwhile; or the clock says that there is a moment left
+                raise self._too_late() from error
+            finally:
+                with self._lock, contextlib.suppress(ValueError):
+                    self._wakers.remove(waker)
 
-async def _await_completed(
-    by_future: dict[concurrent.futures.Future[Any], list[JobT]], timeout: float | None, deadline: float | None
-) -> AsyncIterator[JobT]:
-    import asyncio
+    def _left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
-    loop = asyncio.get_running_loop()
-    final: asyncio.Queue[concurrent.futures.Future[Any]] = asyncio.Queue()
+    def _too_late(self) -> JobTimeoutError:
+        left = len(self._by_future)
+        return JobTimeoutError(f"{left} of {self._total} jobs are not final after {self._timeout:g} s; they go on")
 
-    def tell(future: concurrent.futures.Future[Any]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(final.put_nowait, future)
+    def _listen(self) -> None:
+        """Have all jobs tell that they are final; those that are have done so when this returns."""
+        self._listens = True
+        for future in list(self._by_future):
+            if future.done():
+                self._take_final(future)
+            else:
+                future.add_done_callback(self._take_final)
 
-    total = len(by_future)
-    for future in list(by_future):
-        future.add_done_callback(tell)
-    for left in range(total, 0, -1):
-        seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
+    def _take_final(self, future: concurrent.futures.Future[Any]) -> None:
+        """A job is final; on any thread."""
+        with self._lock:
+            self._final += self._by_future.pop(future, ())
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
+                wake()
+
+    def _yield_completed(self) -> Iterator[JobT]:
+        """The jobs that are left, on a thread that waits for them."""
         try:
-            future = await asyncio.wait_for(final.get(), seconds)
-        except asyncio.TimeoutError as error:
-            raise JobTimeoutError(f"{left} of {total} jobs are not final after {timeout:g} s; they go on") from error
-        for job in by_future.pop(future):
-            yield job
-
-
-def _yield_completed(
-    by_future: dict[concurrent.futures.Future[Any], list[JobT]], timeout: float | None
-) -> Iterator[JobT]:
-    total = len(by_future)
-    left = total
-    try:
-        for future in concurrent.futures.as_completed(list(by_future), timeout=timeout):
-            left -= 1
-            yield from by_future.pop(future)
-    except concurrent.futures.TimeoutError as error:
-        raise JobTimeoutError(f"{left} of {total} jobs are not final after {timeout:g} s; they go on") from error
+            for future in concurrent.futures.as_completed(list(self._by_future), timeout=self._left()):
+                with self._lock:
+                    jobs = self._by_future.pop(future, ())
+                yield from jobs
+        except concurrent.futures.TimeoutError as error:
+            raise self._too_late() from error
 
 
 def gather(jobs: Iterable[JobT], return_exceptions: bool = False, timeout: float | None = None) -> list[Any]:

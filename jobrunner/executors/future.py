@@ -25,7 +25,15 @@ from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import load_exception, load_result
 from jobrunner.status import JobStatus
 
-__all__ = ["CANCELLED", "JobFuture", "JobRecord", "Settlement", "await_final", "in_event_loop"]
+__all__ = [
+    "CANCELLED",
+    "JobFuture",
+    "JobRecord",
+    "Settlement",
+    "await_final",
+    "in_event_loop",
+    "refuse_from_asyncio_wait",
+]
 
 T = TypeVar("T")
 
@@ -377,6 +385,15 @@ class JobFuture(concurrent.futures.Future[T]):
             self._open()
         return super()._get_snapshot()  # type: ignore[misc]
 
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Have ``fn(future)`` called once the job is final; see `concurrent.futures.Future`.
+
+        Raises:
+            TypeError: it is `asyncio.wait` that asks.
+        """
+        refuse_from_asyncio_wait(fn)
+        super().add_done_callback(fn)
+
     def __await__(self) -> Generator[Any, None, T]:
         """The job's result, in asyncio; cancelling the awaiting task cancels the job."""
         return await_final(self, self.cancel).__await__()
@@ -400,12 +417,28 @@ class JobFuture(concurrent.futures.Future[T]):
         return f"<JobFuture {self.job_id} {self.status().name}>"
 
 
+def refuse_from_asyncio_wait(callback: object) -> None:
+    """Refuse a callback of `asyncio.wait`, which takes what it is given for its own loop's, and would wait for ever.
+
+    Raises:
+        TypeError: it is one.
+    """
+    if getattr(callback, "__module__", None) == "asyncio.tasks":
+        raise TypeError(
+            "asyncio.wait takes tasks, and jobs are none: give it [asyncio.ensure_future(job) for job in jobs]"
+        )
+
+
 async def await_final(future: concurrent.futures.Future[T], cancel: Callable[[], object]) -> T:
     """The result of a future, in asyncio, with no thread that waits.
 
     Args:
         future: the future.
         cancel: called where the awaiting task is cancelled.
+
+    Raises:
+        JobError: the job raised `asyncio.CancelledError`, which here is for the task's own cancellation.
+        BaseException: what `future.result()` raises.
     """
     import asyncio
 
@@ -426,7 +459,11 @@ async def await_final(future: concurrent.futures.Future[T], cancel: Callable[[],
     except asyncio.CancelledError:
         cancel()
         raise
-    return future.result()
+    try:
+        return future.result()
+    except asyncio.CancelledError as error:
+        told = "the job raised asyncio.CancelledError, though it was not cancelled"
+        raise JobError(told, job_id=getattr(future, "job_id", None)) from error
 
 
 def in_event_loop() -> bool:

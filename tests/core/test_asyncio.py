@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from jobrunner import JobCancelledError, JobStatus, JobTimeoutError, LocalExecutor, PrimitiveJob, as_completed, wait
+from jobrunner import (
+    JobCancelledError,
+    JobError,
+    JobStatus,
+    JobTimeoutError,
+    LocalExecutor,
+    PrimitiveJob,
+    as_completed,
+    wait,
+)
 from tests.core import oddities, troubles
 from tests.core.gates import Gate, meet
 from tests.core.process_table import await_death, is_alive
@@ -183,6 +193,85 @@ def test_leaving_the_loop_over_completed_jobs_leaves_them_alone(executor: LocalE
         assert held.running()
         gate.release()
         assert await held == "held"
+
+    asyncio.run(main())
+
+
+def test_a_task_that_stops_waiting_for_the_next_takes_none_with_it(executor: LocalExecutor, gate: Gate) -> None:
+    async def main() -> None:
+        jobs = [executor.submit(meet, gate.path, number) for number in range(2)]
+        await _arrival(gate, 2)
+        completed = as_completed(jobs)
+        for _ in range(3):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(completed.__anext__(), 0.01)
+        gate.release(2)
+        assert {job async for job in completed} == set(jobs)
+
+    asyncio.run(main())
+
+
+def test_tasks_and_event_loops_share_what_is_completed(executor: LocalExecutor) -> None:
+    jobs = [executor.submit(oddities.add, number) for number in range(20)]
+    completed = as_completed(jobs)
+    seen: list[Any] = []
+
+    async def take(count: int) -> None:
+        async for job in completed:
+            seen.append(job)
+            await asyncio.sleep(0)
+            count -= 1
+            if not count:
+                break
+
+    async def main(count: int) -> None:
+        await asyncio.gather(take(count), take(count))
+
+    asyncio.run(main(4))
+    assert len(seen) == 8
+    asyncio.run(main(100))
+    assert sorted(job.result() for job in seen) == list(range(20))
+
+
+def test_what_is_final_is_there_without_waiting(executor: LocalExecutor) -> None:
+    jobs = [executor.submit(oddities.add, number) for number in range(3)]
+    wait(jobs)
+
+    async def main() -> set[Any]:
+        return {job async for job in as_completed(jobs, timeout=0)}
+
+    assert asyncio.run(main()) == set(jobs) == set(as_completed(jobs, timeout=0))
+
+
+def test_the_time_for_all_counts_from_the_call_on(executor: LocalExecutor, gate: Gate) -> None:
+    completed = as_completed([executor.submit(meet, gate.path)], timeout=0.05)
+    wait([executor.submit(meet, gate.path)], timeout=0.1)
+    # No time is left: not a moment is waited for.
+    with pytest.raises(JobTimeoutError, match=r"1 of 1 jobs are not final after 0\.05 s"):
+        next(completed)
+    gate.release(2)
+
+
+@pytest.mark.parametrize("kind", ["future", "job"])
+def test_asyncios_wait_is_told_to_take_tasks(executor: LocalExecutor, kind: str) -> None:
+    async def main() -> None:
+        job: Any = executor.submit(oddities.add, 1)
+        if kind == "job":
+            job = PrimitiveJob(oddities.add, 1)
+            job.submit(executor)
+        if sys.version_info >= (3, 11):
+            with pytest.raises(TypeError, match=r"give it \[asyncio\.ensure_future\(job\)"):
+                await asyncio.wait([job])
+        done, _ = await asyncio.wait([asyncio.ensure_future(job)])
+        assert done.pop().result() == 1
+
+    asyncio.run(main())
+
+
+def test_a_job_that_raises_cancelled_error_cancels_no_task(executor: LocalExecutor) -> None:
+    async def main() -> None:
+        with pytest.raises(JobError, match=r"raised asyncio\.CancelledError, though it was not cancelled"):
+            await executor.submit(oddities.raise_error, asyncio.CancelledError())
 
     asyncio.run(main())
 
