@@ -32,8 +32,9 @@ def free_port() -> int:
 
 def environment() -> dict[str, str]:
     """That of a cluster's processes, which find the tests' modules."""
-    # A node is not a lane of the caller's, and its threads are its own.
-    own = {name: value for name, value in os.environ.items() if not name.startswith("JOBRUNNER_")}
+    # A node is not a lane of the caller's, and its threads are its own; what engines warn of is theirs.
+    kept = (name for name in os.environ if not name.startswith("JOBRUNNER_") and name != "PYTHONWARNINGS")
+    own = {name: os.environ[name] for name in kept}
     return {**own, "PYTHONPATH": str(_ROOT)}
 
 

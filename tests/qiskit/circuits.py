@@ -57,7 +57,8 @@ def mark_and_wait(mark: str, file: str) -> str:
 
 
 def warn_and_log() -> str:
-    """Warn, and log."""
+    """Warn, whatever `python -W` says, and log."""
+    warnings.simplefilter("default")
     warnings.warn("of the worker", UserWarning, stacklevel=1)
     logging.getLogger("circuits").warning("said by %s", "the worker")
     return "done"
