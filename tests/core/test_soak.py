@@ -21,7 +21,7 @@ if __name__ == "__main__":
 Run = Callable[..., Script]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(400)
 def test_a_million_tiny_jobs_leave_caller_and_workers_as_they_were(script: Run) -> None:
     script(_PROGRAM, "tiny_jobs", 900_000, 100_000).check(380)
@@ -31,7 +31,7 @@ def test_fifty_thousand_tiny_jobs_leave_caller_and_workers_as_they_were(script: 
     script(_PROGRAM, "tiny_jobs", 50_000, 10_000).check()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_hundreds_of_deaths_and_cancels_leave_nothing_behind(script: Run) -> None:
     script(_PROGRAM, "deaths_and_cancels", 200).check(280)

@@ -366,7 +366,7 @@ class _ShotStorm:
             assert self._notes.changed.wait_for(condition, _HANG_S), repr(self._executor)
 
 
-@pytest.mark.parametrize(("shots", "seed"), [(40, 1), pytest.param(300, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("shots", "seed"), [(40, 1), pytest.param(300, 2, marks=pytest.mark.soak)])
 def test_workers_that_are_shot_take_with_them_the_jobs_that_they_run_and_no_others(
     make_local: Callable[..., LocalExecutor], notes: _Notes, shots: int, seed: int
 ) -> None:
