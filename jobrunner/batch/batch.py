@@ -220,8 +220,9 @@ class Batch:
             executor: where the jobs run; default `get_executor`'s.  It stays open.
             progress: ``True``: a bar on stderr, or in the notebook; ``"plain"``: a line on stderr every 30 seconds;
                 False: neither; None: a bar if stderr is a terminal or this a notebook, else nothing.  A class of tqdm's
-                (``tqdm.auto.tqdm``): a bar of that.  Any other function: ``function(ended, failed, total)`` is called
-                on this thread with numbers of points, some ten times a second at most, and at the end.
+                (``tqdm.auto.tqdm``): a bar of that, with options if it is a ``functools.partial`` of the class.  Any
+                other function: ``function(ended, failed, total)`` is called on this thread with numbers of points, some
+                ten times a second at most, and at the end.
             fresh: begin anew; what there is stays in the store under another name.
             accept_changes: go on although the function's source, a fixed parameter or the seed has changed.
             retry_failed: run points again that have failed.
