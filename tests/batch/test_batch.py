@@ -8,6 +8,7 @@ import csv
 import datetime
 import decimal
 import math
+import pickle
 import sqlite3
 import sys
 import threading
@@ -357,3 +358,21 @@ def test_another_machine_whose_last_sign_of_life_seems_old_is_watched_for_anothe
             batch.run(InlineExecutor())
     else:
         assert batch.run(InlineExecutor()).done == 1
+
+
+def test_errors_name_what_a_program_can_do(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    Batch(scaled, sweep(x=[1]), fixed={"by": 1}, name="scaled", store=store).run(InlineExecutor())
+    changed = Batch(scaled, sweep(x=[1]), fixed={"by": 2}, name="scaled", store=store)
+    with pytest.raises(SpecError) as caught:
+        changed.run(InlineExecutor())
+    assert all(words in str(caught.value) for words in ("run(accept_changes=True)", "run(fresh=True)", "Batch(name="))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    with pytest.raises(
+        SpecError, match=r"make the Batch of its function and points, in place of Batch\.stored"
+    ) as anew:
+        Batch.stored(store).run(InlineExecutor(), fresh=True)
+    assert changed.run(InlineExecutor(), fresh=True, on_message=lambda message: None).done == 1
+    with pytest.raises(SpecError, match=r"s\.db: name: it has several batches") as several:
+        Batch.stored(store)
+    assert not any("--" in str(error.value) for error in (caught, anew, several))
