@@ -104,8 +104,11 @@ def _in_words(error: BaseException) -> str:
 
 
 def exit_code(error: SystemExit) -> int:
-    """The exit code that a function asked for which was not run in a process of its own, and so did not end it."""
-    return error.code if isinstance(error.code, int) else int(error.code is not None)
+    """The exit code that a function asked for which was not run in a process of its own, and so did not end it.
+
+    As of a process, of which it is one byte: -1 is 255.
+    """
+    return error.code & 0xFF if isinstance(error.code, int) else int(error.code is not None)
 
 
 def drop_own_frames(error: BaseException) -> None:

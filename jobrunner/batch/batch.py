@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobrunner.backend import describe_machine
-from jobrunner.batch.columns import flatten, free_name
+from jobrunner.batch.columns import as_columns, free_name
 from jobrunner.batch.encoding import storable_text
 from jobrunner.batch.identity import identify
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus, Summary
@@ -220,8 +220,9 @@ class Batch:
             executor: where the jobs run; default `get_executor`'s.  It stays open.
             progress: ``True``: a bar on stderr, or in the notebook; ``"plain"``: a line on stderr every 30 seconds;
                 False: neither; None: a bar if stderr is a terminal or this a notebook, else nothing.  A class of tqdm's
-                (``tqdm.auto.tqdm``): a bar of that.  Any other function: ``function(ended, failed, total)`` is called
-                on this thread with numbers of points, some ten times a second at most, and at the end.
+                (``tqdm.auto.tqdm``): a bar of that, with options if it is a ``functools.partial`` of the class.  Any
+                other function: ``function(ended, failed, total)`` is called on this thread with numbers of points, some
+                ten times a second at most, and at the end.
             fresh: begin anew; what there is stays in the store under another name.
             accept_changes: go on although the function's source, a fixed parameter or the seed has changed.
             retry_failed: run points again that have failed.
@@ -382,22 +383,37 @@ class Batch:
             yield from store.points(store.batch(self.name), results=True)
 
     def dataframe(self) -> pandas.DataFrame:
-        """The results as a table: a column for each parameter and for each column of the results.
+        """The results as a table: a row for each point that is done, in the points' order.
+
+        The columns are the parameters, which are there even while nothing is done, and those of the results, as
+        `jobrunner.batch.columns.as_columns` has them: values as they are, so that NaN is a float and a datetime a
+        datetime.  A result's column that has a parameter's name becomes ``result.<name>``.  With replicates, a point is
+        one row, see `results`.  What became of points that are not done, `outcomes` tells.
 
         Raises:
             ImportError: pandas is not installed (``pip install 'jobrunner[pandas]'``).
             SpecError, StoreError: it was never run.
+            SerializationError: a stored pickle can't be loaded.
         """
         try:
             import pandas
         except ImportError as error:
             raise ImportError("Batch.dataframe() needs pandas: pip install 'jobrunner[pandas]'") from error
-        return pandas.DataFrame(
-            [
-                {**parameters, **{free_name(name, parameters): cell for name, cell in flatten(value).items()}}
-                for parameters, value in self.results()
-            ]
-        )
+        with Store(self.store) as store:
+            batch = store.batch(self.name)
+            rows = [_row(parameters, value, batch.parameters) for parameters, value in stored_results(store, batch)]
+        columns = dict.fromkeys(itertools.chain(batch.parameters, itertools.chain.from_iterable(rows)))
+        return pandas.DataFrame(rows, columns=list(columns))
+
+
+def _row(parameters: Mapping[str, Any], value: Any, names: Iterable[str]) -> dict[str, Any]:
+    """A row of a table: a point's parameters, of all those that the batch's points have, and its result."""
+    taken, row = set(names), dict(parameters)
+    for name, cell in as_columns(value).items():
+        free = free_name(name, taken)
+        taken.add(free)
+        row[free] = cell
+    return row
 
 
 class _Stopped(Exception):  # noqa: N818 - no error, and it stays in here

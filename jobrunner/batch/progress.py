@@ -16,7 +16,7 @@ from rich.text import Text
 
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus
 from jobrunner.batch.run import Activity
-from jobrunner.batch.tellers import make_teller
+from jobrunner.batch.tellers import is_tqdm_bar, make_teller
 from jobrunner.batch.work import Whole
 from jobrunner.memory import format_bytes
 
@@ -80,15 +80,12 @@ class Progress:
     """
 
     def __init__(self, name: str, mode: ProgressMode = None) -> None:
-        if mode is not None and not callable(mode) and mode not in (True, False, PLAIN):
-            raise ValueError(
-                f"progress must be True, False, {PLAIN!r}, None, a function or a class of tqdm's, not {mode!r}"
-            )
+        _check(mode)
         self._teller = make_teller(mode, name)
         self._told_at = 0.0
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self._name = name
-        self._plain = mode == PLAIN
+        self._plain = isinstance(mode, str)
         self._bar = RichProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -231,6 +228,22 @@ class Progress:
         self._bar.stop()
         if self._teller is not None:
             self._teller.close()
+
+
+def _check(mode: object) -> None:
+    """Refuse what is no mode.
+
+    By type: a bar of tqdm's, a likely mistake, raises when it is compared with what is none.
+    """
+    if isinstance(mode, str):
+        known = mode == PLAIN
+    elif isinstance(mode, int):
+        known = mode in (True, False)
+    else:
+        known = mode is None or (callable(mode) and not is_tqdm_bar(mode))
+    if not known:
+        found = "a bar: give the class, or a functools.partial of it" if is_tqdm_bar(mode) else repr(mode)
+        raise ValueError(f"progress must be True, False, {PLAIN!r}, None, a function or a class of tqdm's, not {found}")
 
 
 def _handlers_of(stream: TextIO) -> list[logging.StreamHandler[Any]]:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobrunner.batch.advice import AdviceError
 from jobrunner.batch.identity import CodeIdentity
 from jobrunner.batch.points import Points, point_key, text_key
 from jobrunner.batch.records import BatchRecord
 from jobrunner.batch.store import choose_batch
 from jobrunner.batch.values import canonical_json
-from jobrunner.errors import SpecError, StoreError
+from jobrunner.errors import StoreError
 from jobrunner.storage.connection import store_errors
 from jobrunner.storage.owners import RUNS, SILENT_S, Owner, this_process
 from jobrunner.storage.trust import network_file_system
@@ -154,10 +155,11 @@ def _resume_as_stored(
 ) -> tuple[BatchRecord, list[str]]:
     """Take up a batch whose description is the one in the store; only its code may have changed."""
     if resumption.fresh:
-        raise SpecError(
-            "what begins anew needs its description: name the spec, or the function and its points",
+        needs = "what begins anew needs its description"
+        raise AdviceError(
+            f"{needs}: make the Batch of its function and points, in place of Batch.stored",
+            command_line=f"--fresh: {needs}: name the spec, or the function and its points",
             file=str(path),
-            key="--fresh",
         )
     before = choose_batch(connection, path, name)
     if code is None:
@@ -181,10 +183,10 @@ def _take_up(
         What the user should know.
     """
     if changes and not resumption.accept_changes:
-        raise SpecError(
-            f"batch {before.name!r} was begun otherwise: {'; '.join(changes)}. --accept-changes keeps what is done "
-            "and runs the rest as it is now, --fresh begins anew (what there is stays under another name), --name "
-            "makes another batch",
+        begun = f"batch {before.name!r} was begun otherwise: {'; '.join(changes)}."
+        raise AdviceError(
+            f"{begun} {_advice('run(accept_changes=True)', 'run(fresh=True)', 'Batch(name=...)')}",
+            command_line=f"{begun} {_advice('--accept-changes', '--fresh', '--name')}",
             file=str(path),
         )
     if changes and recover(connection, path, before.id):
@@ -198,6 +200,13 @@ def _take_up(
             [(before.id, time.time(), kind, text) for text in texts],
         )
     return [f"since batch {before.name!r} was last run, {'; '.join(warnings)}"] if warnings else []
+
+
+def _advice(accept: str, fresh: str, name: str) -> str:
+    return (
+        f"{accept} keeps what is done and runs the rest as it is now, {fresh} begins anew (what there is stays under "
+        f"another name), {name} makes another batch"
+    )
 
 
 def recover(connection: sqlite3.Connection, path: Path, batch: int) -> int:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from jobrunner.batch.columns import flatten, free_name
+from jobrunner.batch.columns import as_columns, free_name
 
 __all__ = ["aggregate", "group", "mean_and_error"]
 
@@ -17,13 +17,12 @@ _Record = TypeVar("_Record")
 def aggregate(values: Iterable[Any]) -> dict[str, Any]:
     """The columns of the results of one point's replicates, taken together.
 
-    Each result is flattened (`jobrunner.batch.columns.flatten`).  Then a column that
+    Each result is taken apart (`jobrunner.batch.columns.as_columns`).  Then a column that
 
-    - is a number in all results becomes ``<column>_mean`` and ``<column>_sem``, see `mean_and_error`;
+    - is a number in all results, NaN and the infinities included, becomes ``<column>_mean`` and ``<column>_sem``, see
+      `mean_and_error`;
     - is the same in all is kept as it is;
     - is anything else becomes the list of its values, None where a result lacks it.
-
-    NaN and the infinities are texts there, as everywhere in columns, so that a column which has one is no number.
 
     Args:
         values: what the function returned, for each replicate that is done.
@@ -35,7 +34,7 @@ def aggregate(values: Iterable[Any]) -> dict[str, Any]:
         >>> aggregate([{"energy": 1.0, "model": "ising"}, {"energy": 3.0, "model": "ising"}])
         {'energy_mean': 2.0, 'energy_sem': 1.0, 'model': 'ising', 'replicates': 2}
     """
-    rows = [flatten(value) for value in values]
+    rows = [as_columns(value) for value in values]
     columns: dict[str, Any] = {"replicates": len(rows)}  # first, so that no column takes its name
     for name in dict.fromkeys(name for row in rows for name in row):
         cells = [row.get(name) for row in rows]
@@ -44,10 +43,26 @@ def aggregate(values: Iterable[Any]) -> dict[str, Any]:
         if pair is not None:
             columns[free_name(f"{name}_mean", columns)], columns[free_name(f"{name}_sem", columns)] = pair
         else:
-            same = all(type(cell) is type(cells[0]) and cell == cells[0] for cell in cells)
+            same = all(_same(cell, cells[0]) for cell in cells)
             columns[free_name(name, columns)] = cells[0] if same else cells
     columns["replicates"] = columns.pop("replicates")
     return columns
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are of one type and equal, NaN being equal to NaN; False where that can't be told."""
+    if type(one) is not type(other):
+        return False
+    try:
+        if isinstance(one, list):
+            return len(one) == len(other) and all(map(_same, one, other))
+        if hasattr(one, "equals"):  # tables and series, of which == is another table
+            return bool(one.equals(other))
+        if hasattr(one, "tolist") and hasattr(one, "dtype"):  # arrays, of which == is another array
+            return bool(one.dtype == other.dtype) and _same(one.tolist(), other.tolist())
+        return bool(one == other) or bool(one != one and other != other)  # NaN
+    except Exception:  # whatever the value's own methods raise
+        return False
 
 
 def mean_and_error(numbers: Iterable[float]) -> tuple[float, float | None] | None:
@@ -61,7 +76,8 @@ def mean_and_error(numbers: Iterable[float]) -> tuple[float, float | None] | Non
         numbers: at least one; whole numbers are taken as floats.
 
     Returns:
-        Mean and standard error; the latter is None for one number, which tells nothing of its error.  None if one of
+        Mean and standard error; the latter is None for one number, which tells nothing of its error.  With NaN or an
+        infinity among them, the mean is that (NaN for both infinities), and the standard error NaN.  None if one of
         the numbers is too large for a float.
 
     Example:
@@ -73,6 +89,9 @@ def mean_and_error(numbers: Iterable[float]) -> tuple[float, float | None] | Non
     try:
         given = [float(number) for number in numbers]
         n = len(given)
+        beyond = [x for x in given if not math.isfinite(x)]
+        if beyond:
+            return sum(beyond), math.nan if n > 1 else None
         # Scaled by a power of two to below 1, which changes no digit: then no sum is too large for a float.
         exponent = math.frexp(max(map(abs, given)))[1]
         scaled = [math.ldexp(x, -exponent) for x in given]

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from jobrunner.batch.advice import AdviceError
 from jobrunner.batch.encoding import decode
 from jobrunner.batch.points import did_you_mean
 from jobrunner.batch.records import (
@@ -179,5 +180,6 @@ def choose_batch(connection: sqlite3.Connection, path: Path, name: str | None) -
         raise SpecError("there is no batch in it yet", file=str(path))
     listed = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
     if name is None:
-        raise SpecError(f"it has several batches, name one of them: {listed}", file=str(path), key="--name")
+        several = f"it has several batches, name one of them: {listed}"
+        raise AdviceError(f"name: {several}", command_line=f"--name: {several}", file=str(path))
     raise SpecError(f"it has no batch {name!r}{did_you_mean(name, names)}; it has {listed}", file=str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from typing import TypeGuard
 
-__all__ = ["Teller", "in_notebook", "is_tqdm", "make_teller"]
+__all__ = ["Teller", "in_notebook", "is_tqdm", "is_tqdm_bar", "make_teller", "open_tqdm"]
 
 
 class Teller(Protocol):
@@ -33,9 +34,22 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def is_tqdm(mode: object) -> TypeGuard[type[Any]]:
-    """Whether it is a class of tqdm's, or one that is made alike."""
+def is_tqdm(mode: object) -> TypeGuard[Callable[..., Any]]:
+    """Whether it is a class of tqdm's, or one that is made alike, or a `functools.partial` of one, with its options."""
+    while isinstance(mode, functools.partial):
+        mode = mode.func
     return isinstance(mode, type) and hasattr(mode, "update") and hasattr(mode, "set_postfix_str")
+
+
+def is_tqdm_bar(mode: object) -> bool:
+    """Whether it is a bar of such a class."""
+    return not isinstance(mode, type) and is_tqdm(type(mode))
+
+
+def open_tqdm(kind: Callable[..., Any], name: str, **options: Any) -> Any:
+    """A bar of what `is_tqdm` takes for a class; `name` stands before it, unless a partial names another text."""
+    given = kind.keywords if isinstance(kind, functools.partial) else {}
+    return kind(**{"desc": name, **given, **options})
 
 
 def make_teller(mode: object, name: str) -> Teller | None:
@@ -71,7 +85,7 @@ class _FunctionTeller:
 class _TqdmTeller:
     """A bar of a class of tqdm's: for a terminal, a notebook, a chat."""
 
-    def __init__(self, kind: type[Any], name: str) -> None:
+    def __init__(self, kind: Callable[..., Any], name: str) -> None:
         self._kind = kind
         self._name = name
         self._bar: Any = None
@@ -79,7 +93,7 @@ class _TqdmTeller:
     def tell(self, ended: int, failed: int, total: int | None, left: str) -> None:
         if self._bar is None:
             # tqdm's rate counts from here.
-            self._bar = self._kind(total=total, initial=ended, desc=self._name)
+            self._bar = open_tqdm(self._kind, self._name, total=total, initial=ended)
         if failed:
             self._bar.set_postfix_str(f"{failed} failed", refresh=False)
         self._bar.total = total

@@ -11,7 +11,7 @@ from typing import Any
 from jobrunner.bench.result import BenchmarkResult, Sample
 from jobrunner.storage.whole_file import whole_file
 
-__all__ = ["table", "write_csv"]
+__all__ = ["NUMBERS", "table", "write_csv"]
 
 _COLUMNS = (
     "round",
@@ -28,16 +28,23 @@ _COLUMNS = (
     "error",
 )
 
+#: Those of numbers that not every sample has.
+NUMBERS = ("value", "seconds", "cpu_seconds", "peak_rss_bytes", "load", "started_at")
 
-def table(result: BenchmarkResult) -> tuple[list[str], Iterator[list[Any]]]:
+
+def table(result: BenchmarkResult, *, missing: Any = "") -> tuple[list[str], Iterator[list[Any]]]:
     """The samples as the names of columns, and rows of values; None where there is no value.
 
     Columns are the implementation, each parameter, and what there is to say of a sample; a timed value is a row, and so
     is a sample that has failed.
+
+    Args:
+        result: the benchmark.
+        missing: what stands for a parameter that a point lacks.
     """
     # A parameter may have the name of a column of ours.
     names = [f"parameter.{name}" if name in ("implementation", *_COLUMNS) else name for name in result.parameters]
-    return ["implementation", *names, *_COLUMNS], _rows(result)
+    return ["implementation", *names, *_COLUMNS], _rows(result, missing)
 
 
 def write_csv(result: BenchmarkResult, path: str | os.PathLike[str]) -> None:
@@ -55,9 +62,9 @@ def write_csv(result: BenchmarkResult, path: str | os.PathLike[str]) -> None:
             writer.writerow([_parameter(value) for value in row[:first]] + [_cell(value) for value in row[first:]])
 
 
-def _rows(result: BenchmarkResult) -> Iterator[list[Any]]:
+def _rows(result: BenchmarkResult, missing: Any) -> Iterator[list[Any]]:
     for series in result.series:
-        point = [series.parameters.get(name, "") for name in result.parameters]
+        point = [series.parameters.get(name, missing) for name in result.parameters]
         for sample in series.samples:
             for number, seconds in [(None, None)] if sample.failure is not None else enumerate(sample.values):
                 yield [series.implementation, *point, *_row(sample, number, seconds)]

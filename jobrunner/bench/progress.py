@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from jobrunner.batch.tellers import open_tqdm
 
 __all__ = ["PLAIN", "ProgressBar", "TqdmProgress"]
 
@@ -72,12 +75,12 @@ class TqdmProgress:
     """A bar of a class of tqdm's.  A context manager, and what `jobrunner.bench.measure.Progress` says.
 
     Args:
-        kind: the class.
+        kind: the class, or a `functools.partial` of it.
         name: stands before the bar.
     """
 
-    def __init__(self, kind: type[Any], name: str) -> None:
-        self._bar = kind(desc=name)
+    def __init__(self, kind: Callable[..., Any], name: str) -> None:
+        self._bar = open_tqdm(kind, name)
 
     def __call__(self, done: float, total: float | None, doing: str) -> None:
         """See `jobrunner.bench.measure.Progress`."""

@@ -386,6 +386,8 @@ class BenchmarkResult:
     def dataframe(self) -> pandas.DataFrame:
         """The samples as a table of pandas, with the columns of `write_csv`.
 
+        What a sample or a point lacks is NaN among numbers, else None; a failed sample has a row without ``seconds``.
+
         Raises:
             ImportError: pandas is not installed (``pip install 'jobrunner[pandas]'``).
         """
@@ -393,10 +395,12 @@ class BenchmarkResult:
             import pandas
         except ImportError as error:
             raise ImportError("BenchmarkResult.dataframe() needs pandas: pip install 'jobrunner[pandas]'") from error
-        from jobrunner.bench.csv_file import table
+        from jobrunner.bench.csv_file import NUMBERS, table
 
-        columns, rows = table(self)
-        return pandas.DataFrame(rows, columns=columns)
+        columns, rows = table(self, missing=None)
+        frame = pandas.DataFrame(rows, columns=columns)
+        # Of a column without any number pandas does not know that it is one of numbers.
+        return frame.astype({name: float for name in NUMBERS if frame[name].dtype == object})
 
     def plot(
         self, directory: str | os.PathLike[str], compared: Sequence[compare.Comparison] | None = None

@@ -44,7 +44,7 @@ def benchmark(
     store: str | os.PathLike[str] | None = None,
     fresh: bool = False,
     stop: StopRequest | None = None,
-    progress: Progress | type[Any] | None = None,
+    progress: Progress | Callable[..., Any] | None = None,
     on_message: Callable[[str], object] | None = None,
 ) -> BenchmarkResult:
     """Time functions, each sample a job in a worker of its own.
@@ -78,7 +78,7 @@ def benchmark(
         fresh: begin anew although the store has a part.
         stop: ends it early; what was measured is returned.
         progress: called before each sample with how many were taken, how many there are (None: not known), and what is
-            timed now; or a class of tqdm's.
+            timed now; or a class of tqdm's, or a ``functools.partial`` of one.
         on_message: called with what a user should know meanwhile, a sentence each.
 
     Returns:
@@ -95,6 +95,10 @@ def benchmark(
         >>> len(result.series[0].good), result.complete
         (2, True)
     """
+    if progress is not None and not callable(progress):
+        raise ValueError(
+            f"progress must be None, a function or a class of tqdm's, not of type {type(progress).__name__}"
+        )
     named = functions[0] if len(functions) == 1 and isinstance(functions[0], Mapping) else None
     settings = Settings(
         samples=samples,

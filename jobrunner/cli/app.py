@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from jobrunner import __version__
+from jobrunner.batch.advice import AdviceError
 from jobrunner.cli.bench import bench
 from jobrunner.cli.cancel import cancel
 from jobrunner.cli.doctor import doctor
@@ -29,6 +30,8 @@ class _App(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except AdviceError as error:
+            raise WrongUse(error.command_line) from error
         except SpecError as error:
             raise WrongUse(str(error)) from error
         except (StoreError, ExecutorShutdownError, concurrent.futures.BrokenExecutor) as error:

@@ -88,7 +88,7 @@ def enable(executor: concurrent.futures.Executor | None = None, *, min_seconds: 
         ValueError: `min_seconds` is negative.
     """
     global _enabled
-    mine = Settings(executor, min_seconds, asking="accelerate takes")
+    mine = Settings(executor, min_seconds, asking="enable takes")
     with _lock:
         before, _enabled = _enabled, mine
         # The new one first: meanwhile nothing is undone.

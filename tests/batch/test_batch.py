@@ -5,6 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import csv
+import datetime
+import decimal
+import math
+import pickle
 import sqlite3
 import sys
 import threading
@@ -78,6 +82,120 @@ def test_a_data_frame_has_a_column_for_each_parameter_and_each_column_of_the_res
     table = batch.dataframe()
     assert list(table.columns) == ["x", "result.x", "seed", "at.end"]
     assert table["result.x"].tolist() == [-1, -2]
+
+
+def of_kind(kind: str, x: int) -> object:
+    import pandas
+
+    return {
+        "floats": math.nan if x == 1 else x * math.inf if x else 0.5,
+        "complex": complex(x, 1),
+        "datetimes": datetime.datetime(2020, 1, 1 + x),
+        "timestamps": pandas.Timestamp("2020-01-01", tz="UTC") if x else pandas.NaT,
+        "numpy": np_float32(x),
+        "decimals": decimal.Decimal("1.5"),
+        "bytes": b"ab",
+        "large": 2**70,
+        "dates": datetime.date(2020, 1, 1),
+        "tables": pandas.DataFrame({"q": [x]}),
+        "series": pandas.Series([x, x]),
+        "tuples": (x, math.nan),
+    }[kind]
+
+
+def np_float32(x: int) -> object:
+    import numpy
+
+    return numpy.float32(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("floats", "float"),
+        ("complex", "complex"),
+        ("datetimes", "datetime"),
+        ("timestamps", "datetimetz"),
+        ("numpy", "float"),
+        ("decimals", "object"),
+        ("bytes", "object"),
+        ("large", "object"),
+        ("dates", "object"),
+        ("tables", "object"),
+        ("series", "object"),
+        ("tuples", "object"),
+    ],
+)
+def test_a_data_frame_has_the_values_as_they_are(tmp_path: Path, kind: str, dtype: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    batch = Batch(of_kind, sweep(kind=[kind], x=[0, 1, 2]), name=kind, store=tmp_path / "s.db")
+    assert batch.run(InlineExecutor()).done == 3
+    column = batch.dataframe()["result"]
+    assert list(pandas.DataFrame({"result": column}).select_dtypes(dtype)) == ["result"]
+    returned = [of_kind(kind, x) for x in range(3)]
+    if kind == "floats":
+        assert column.isna().tolist() == [False, True, False]
+        assert column.iloc[[0, 2]].tolist() == [0.5, math.inf]
+        assert column[:2].mean() == 0.5
+    elif kind in ("tables", "series"):
+        assert all(cell.equals(value) for cell, value in zip(column, returned, strict=True))
+    elif kind == "tuples":
+        assert [cell[0] for cell in column] == [0, 1, 2]
+        assert all(math.isnan(cell[1]) for cell in column)
+    else:
+        assert column.dropna().tolist() == [value for value in returned if value is not pandas.NaT]
+
+
+def undefined_above_0(x: int, seed: int) -> float:
+    return math.nan if x else 1.0
+
+
+def test_a_data_frame_of_replicates_has_nan_as_the_mean_of_nan(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    batch = Batch(undefined_above_0, sweep(x=[0, 1]), name="nan", store=tmp_path / "s.db", seed=1, replicates=2)
+    batch.run(InlineExecutor())
+    table = batch.dataframe()
+    assert list(table.columns) == ["x", "result_mean", "result_sem", "replicates"]
+    assert table["result_mean"].isna().tolist() == [False, True]
+    assert table["result_sem"].isna().tolist() == [False, True]
+    assert table["result_mean"].mean() == 1.0
+
+
+def fails_at(x: int, at: list[int]) -> dict[str, object]:
+    if x in at:
+        raise ValueError(f"at {x}")
+    return {"square": x * x, "even": x % 2 == 0}
+
+
+def test_a_data_frame_has_rows_of_points_that_are_done_and_the_columns_of_parameters_in_any_case(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("pandas")
+    some = Batch(fails_at, sweep(x=[1, 2, 3]), fixed={"at": [2]}, name="some", store=tmp_path / "s.db")
+    some.run(InlineExecutor())
+    table = some.dataframe()
+    assert list(table.columns) == ["x", "at", "square", "even"]
+    assert table["x"].tolist() == [1, 3]
+    assert [table[name].dtype.kind for name in ("square", "even")] == ["i", "b"]
+    none = Batch(fails_at, sweep(x=[1, 2]), fixed={"at": [1, 2]}, name="none", store=tmp_path / "s.db")
+    none.run(InlineExecutor())
+    assert list(none.dataframe().columns) == ["x", "at"]
+    assert len(none.dataframe()) == 0
+
+
+def returns_x(x: int = 0, y: int = 0) -> dict[str, int]:
+    return {"x": -x, "result.x": 10 * y}
+
+
+def test_no_column_of_a_data_frame_takes_anothers_name(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    batch = Batch(returns_x, [{"y": 1}, {"x": 2}], name="differing", store=tmp_path / "s.db")
+    batch.run(InlineExecutor())
+    table = batch.dataframe()
+    assert sorted(table.columns) == ["result.result.x", "result.x", "x", "y"]
+    assert table["x"].isna().tolist() == [True, False]
+    assert table["result.x"].tolist() == [0, -2]
+    assert table["result.result.x"].tolist() == [10, 0]
 
 
 def test_a_data_frame_without_pandas_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,3 +358,21 @@ def test_another_machine_whose_last_sign_of_life_seems_old_is_watched_for_anothe
             batch.run(InlineExecutor())
     else:
         assert batch.run(InlineExecutor()).done == 1
+
+
+def test_errors_name_what_a_program_can_do(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    Batch(scaled, sweep(x=[1]), fixed={"by": 1}, name="scaled", store=store).run(InlineExecutor())
+    changed = Batch(scaled, sweep(x=[1]), fixed={"by": 2}, name="scaled", store=store)
+    with pytest.raises(SpecError) as caught:
+        changed.run(InlineExecutor())
+    assert all(words in str(caught.value) for words in ("run(accept_changes=True)", "run(fresh=True)", "Batch(name="))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    with pytest.raises(
+        SpecError, match=r"make the Batch of its function and points, in place of Batch\.stored"
+    ) as anew:
+        Batch.stored(store).run(InlineExecutor(), fresh=True)
+    assert changed.run(InlineExecutor(), fresh=True, on_message=lambda message: None).done == 1
+    with pytest.raises(SpecError, match=r"s\.db: name: it has several batches") as several:
+        Batch.stored(store)
+    assert not any("--" in str(error.value) for error in (caught, anew, several))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import datetime
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from jobrunner import SpecError, StoreError
 from jobrunner.batch import Outcome, OutcomeStatus, flatten, open_output, to_json
+from jobrunner.batch.columns import as_columns
 
 
 def done(index: int, value: Any, **parameters: Any) -> Outcome:
@@ -194,6 +196,54 @@ def test_numpys_results_become_numbers() -> None:
     found = flatten(value)
     assert found == {"a": 0.5, "b": [[1, 2]], "c": True, "d": 2.0}
     assert json.dumps(found)
+
+
+def test_in_memory_the_same_columns_have_the_values_themselves() -> None:
+    error, day = float("nan"), datetime.datetime(2020, 1, 1)
+    value = {"loss": {"mean": error, "range": (0, math.inf)}, "at": day, "z": 1j, 1: b"ab", "pair": Pair(day, None)}
+    found = as_columns(value)
+    assert list(found) == list(flatten(value))
+    assert found.pop("loss.mean") is error
+    assert found == {
+        "loss.range": [0, math.inf],
+        "at": day,
+        "z": 1j,
+        "1": b"ab",
+        "pair.left": day,
+        "pair.right": None,
+    }
+    loop: list[Any] = []
+    loop.append(loop)
+    assert as_columns(loop)["result"] is loop
+
+
+def test_in_memory_numpys_numbers_are_pythons_and_its_arrays_and_times_stay() -> None:
+    numpy: Any = pytest.importorskip("numpy")
+    array, moment = numpy.arange(2), numpy.datetime64("2020-01-01", "ns")
+    found = as_columns(
+        {"a": numpy.float32(0.5), "b": array, "c": numpy.bool_(True), "d": numpy.array(2.0), "e": moment}
+    )
+    assert found == {"a": 0.5, "b": array, "c": True, "d": 2.0, "e": moment}
+    assert [type(found[name]) for name in "acd"] == [float, bool, float]
+    assert found["b"] is array
+
+
+class Quantity:
+    """As of packages for physical units: an array's interface, and no way to lose the unit."""
+
+    dtype, ndim = "float64", 0
+
+    def tolist(self) -> Any:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "3.0 m"
+
+
+def test_what_has_a_unit_keeps_it() -> None:
+    length = Quantity()
+    assert as_columns(length)["result"] is length
+    assert flatten(length) == {"result": "3.0 m"}
 
 
 class Stubborn:

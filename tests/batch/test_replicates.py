@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import statistics
 from fractions import Fraction
@@ -85,8 +86,6 @@ def test_columns_that_are_equal_are_kept_and_others_listed() -> None:
 @pytest.mark.parametrize(
     ("values", "column"),
     [
-        ([1.0, float("nan")], [1.0, "NaN"]),
-        ([float("inf"), float("inf")], "Infinity"),
         ([1, None], [1, None]),
         ([1, True], [1, True]),
         ([True, True], True),
@@ -95,6 +94,49 @@ def test_columns_that_are_equal_are_kept_and_others_listed() -> None:
 )
 def test_what_is_no_number_in_all_results_has_no_mean(values: list[Any], column: Any) -> None:
     assert aggregate(values) == {"result": column, "replicates": 2}
+
+
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [
+        ([1.0, math.nan], math.nan),
+        ([math.nan, math.nan], math.nan),
+        ([math.inf, 1.0], math.inf),
+        ([-math.inf, -math.inf], -math.inf),
+        ([1e308, 1e308, -math.inf], -math.inf),
+        ([math.inf, -math.inf], math.nan),
+        ([math.inf, math.nan], math.nan),
+    ],
+)
+def test_nan_and_the_infinities_are_numbers(values: list[float], mean: float) -> None:
+    expected = {"result_mean": pytest.approx(mean, nan_ok=True), "result_sem": pytest.approx(math.nan, nan_ok=True)}
+    assert aggregate(values) == {**expected, "replicates": len(values)}
+    assert aggregate([math.inf]) == {"result_mean": math.inf, "result_sem": None, "replicates": 1}
+
+
+class _Incomparable:
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no")
+
+    __hash__ = object.__hash__
+
+
+def test_values_of_any_type_stay_what_they_are() -> None:
+    day, odd = datetime.date(2020, 1, 1), _Incomparable()
+    assert aggregate([{"day": day, "z": 1j}, {"day": day, "z": 2j}]) == {"day": day, "z": [1j, 2j], "replicates": 2}
+    assert aggregate([[1, math.nan], [1, math.nan]])["result"] == [1, pytest.approx(math.nan, nan_ok=True)]
+    assert [value is odd for value in aggregate([odd, odd])["result"]] == [True, True]
+
+
+def test_equal_arrays_and_tables_are_kept_and_others_listed() -> None:
+    pandas: Any = pytest.importorskip("pandas")
+    numpy: Any = pytest.importorskip("numpy")
+    same = aggregate([{"a": numpy.arange(3), "t": pandas.DataFrame({"q": [1, None]})} for _ in range(2)])
+    assert isinstance(same["a"], numpy.ndarray)
+    assert isinstance(same["t"], pandas.DataFrame)
+    other = aggregate([{"a": numpy.arange(3) + n, "t": pandas.DataFrame({"q": [n]})} for n in range(2)])
+    assert [type(other[name]) for name in ("a", "t")] == [list, list]
+    assert aggregate([numpy.float32(1), numpy.float32(3)]) == {"result_mean": 2.0, "result_sem": 1.0, "replicates": 2}
 
 
 def test_no_column_takes_anothers_name() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import types
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -95,6 +97,8 @@ class Module:
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
     monkeypatch.setenv("CHANGING", str(tmp_path))
+    # Its name is another module's, so that the file is loaded by each batch anew, as by a new process.
+    monkeypatch.setitem(sys.modules, "changing", types.ModuleType("changing"))
     return Module(tmp_path)
 
 

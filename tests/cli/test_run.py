@@ -38,6 +38,22 @@ def test_a_batch_with_failures_exits_with_1_and_tells_each_in_a_line(command_lin
     assert {line["parameters"]["x"]: line["status"] for line in lines} == {1: "done", 2: "failed", 3: "done"}
 
 
+def test_what_can_be_done_about_a_changed_batch_is_named_in_options_of_the_command_line(
+    command_line: CommandLine,
+) -> None:
+    command_line.run("run", "functions:draws", "-p", "x=1:2", "--seed", "5")
+    ran = command_line.run("run", "functions:draws", "-p", "x=1:2", "--seed", "6")
+    assert ran.returncode == 2
+    assert "the seed is 6, and was 5. --accept-changes keeps" in ran.stderr
+    assert all(option in ran.stderr for option in ("--fresh begins anew", "--name makes another batch"))
+    assert "=True" not in ran.stderr
+    ran = command_line.run("run", "--fresh")
+    assert ran.returncode == 2
+    assert (
+        "--fresh: what begins anew needs its description: name the spec, or the function and its points" in ran.stderr
+    )
+
+
 def test_a_keyboard_interrupt_out_of_a_job_is_a_failure_and_no_ctrl_c(command_line: CommandLine) -> None:
     ran = command_line.run("run", "functions:interrupted", "-p", "x=1")
     assert ran.returncode == 1

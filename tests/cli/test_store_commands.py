@@ -48,7 +48,7 @@ def test_the_batch_is_named_where_there_are_several(command: str, store: StoreBu
     store.batch("second")
     ran = invoke(command)
     assert ran.exit_code == 2
-    assert "'first', 'second'" in ran.stderr
+    assert "--name: it has several batches, name one of them: 'first', 'second'" in ran.stderr
     ran = invoke(f"{command} --name secnd")
     assert ran.exit_code == 2
     assert "did you mean 'second'" in ran.stderr

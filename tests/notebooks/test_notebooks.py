@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,55 @@ def test_a_batch_shows_a_bar_below_its_cell_and_takes_it_away(
     assert "<progress value='3' max='3'></progress> 3/3, 0 failed" in last
     assert gone == "''"
     assert _html(notebook.cells[3]) == []
+
+
+def _printed(cell: Any) -> str:
+    return "".join(output["text"] for output in cell.outputs if output.get("name") == "stdout")
+
+
+def test_an_edited_module_is_run_by_new_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the guide says: `%autoreload` is for the kernel alone, and workers keep what they have imported."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "edited.py").write_text("def version(_): return 'first'\n")
+    edit = """
+with open("edited.py", "w") as file: file.write("def version(_): return 'the second'\\n")
+later = os.stat("edited.py").st_mtime + 10
+os.utime("edited.py", (later, later))
+"""
+    notebook = _run(
+        _SETUP + "import sys; sys.path.insert(0, '')\n%load_ext autoreload\n%autoreload 2\n"
+        "import edited\nfrom jobrunner import get_executor",
+        "print(*executor.map(edited.version, range(4)), get_executor().submit(edited.version, 0).result())" + edit,
+        "executor.shutdown(); get_executor().shutdown()\nexecutor = LocalExecutor(2)",
+        "print(edited.version(0), *executor.map(edited.version, range(4)), sep=', ')\n"
+        "print(get_executor().submit(edited.version, 0).result())",
+    )
+    assert _printed(notebook.cells[1]) == "first first first first first\n"
+    assert _printed(notebook.cells[3]) == ", ".join(["the second"] * 5) + "\nthe second\n"
+
+
+def test_a_cell_waits_for_the_end_of_what_it_has_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = _run(
+        _SETUP + "from jobrunner import wait",
+        "job = executor.submit(signal.pause)\nwhile not job.running(): pass\n"
+        "print(job.cancel()); wait([job]); print(job.status().name)",
+    )
+    assert _printed(notebook.cells[1]) == "True\nCANCELLED\n"
+
+
+def test_a_cell_waits_in_a_thread_where_the_queue_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = _run(
+        _SETUP + "import asyncio\nfrom jobrunner import JobError\nfull = LocalExecutor(1, max_pending=1)",
+        "try:\n    for _ in range(9): last = full.submit(signal.pause)\n"
+        "except JobError as error: print(error)\nfull.shutdown(kill_workers=True)",
+        "full = LocalExecutor(1, max_pending=1)\n"
+        "jobs = [await asyncio.to_thread(full.submit, scaled, x) for x in range(9)]\n"
+        "print([await job for job in jobs])",
+    )
+    assert "the queue is full (1 jobs wait: max_pending), and submit can't wait" in _printed(notebook.cells[1])
+    assert _printed(notebook.cells[2]) == "[0, 10, 20, 30, 40, 50, 60, 70, 80]\n"
 
 
 def test_a_kernel_that_is_restarted_leaves_no_process(

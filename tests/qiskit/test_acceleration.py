@@ -226,6 +226,13 @@ def test_a_job_made_within_may_be_submitted_afterwards() -> None:
     assert job.result() == 8
 
 
+def test_what_is_no_executor_is_refused_in_the_name_of_what_was_called() -> None:
+    with pytest.raises(TypeError, match=r"^enable takes a concurrent\.futures\.Executor, not 5"):
+        enable(executor=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^accelerate takes a "), accelerate(executor=5):  # type: ignore[arg-type]
+        pass
+
+
 @pytest.mark.parametrize("wrong", [{"executor": 3}, {"min_seconds": -1}, {"min_seconds": None}])
 def test_wrong_use(wrong: Any) -> None:
     with pytest.raises((TypeError, ValueError)):

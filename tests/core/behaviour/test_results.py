@@ -149,7 +149,9 @@ def test_the_workers_traceback_is_chained_and_shows_the_users_lines_only(engine:
     assert "execution.py" not in str(error.__cause__ if error else "")
 
 
-@pytest.mark.parametrize(("code", "exit_code"), [(None, 0), (0, 0), (3, 3), ("message", 1)], ids=repr)
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [(None, 0), (0, 0), (3, 3), (-1, 255), (True, 1), (256, 0), ("message", 1)], ids=repr
+)
 def test_system_exit_is_the_end_of_a_process_and_its_code_is_told(engine: Executor, code: Any, exit_code: int) -> None:
     job = submitted(engine, oddities.raise_error, SystemExit(code))
     with pytest.raises(WorkerDiedError) as info:
