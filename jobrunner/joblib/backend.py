@@ -41,6 +41,7 @@ _REFUSED = {
     "context": "workers are started as jobrunner does: leave it out",
     "max_workers": "say n_jobs=…",
     "max_pending": "joblib bounds what is dispatched: say Parallel(pre_dispatch=…)",
+    "inner_max_num_threads": "say threads=…, or parallel_config(backend='jobrunner', inner_max_num_threads=…)",
 }
 
 

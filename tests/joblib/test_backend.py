@@ -217,6 +217,7 @@ def test_an_executor_that_is_there_can_be_used() -> None:
         ({"timeout": 3}, "takes no timeout: say Parallel"),
         ({"idle_worker_timeout": 3}, "say idle_timeout"),
         ({"max_pending": 3}, "pre_dispatch"),
+        ({"context": "spawn"}, "takes no context: workers are started as jobrunner does"),
         ({"tiem_limit": 3}, "has no option tiem_limit"),
         ({"executor": 3}, "executor must be a LocalExecutor"),
         ({"executor": InlineExecutor(), "env": {}}, "env: with executor="),
@@ -225,6 +226,22 @@ def test_an_executor_that_is_there_can_be_used() -> None:
 def test_what_has_no_meaning_here_is_refused_with_what_to_use_instead(options: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message), parallel_config(backend="jobrunner", n_jobs=2, **options):
         Parallel()(delayed(square)(x) for x in range(2))
+
+
+def test_inner_max_num_threads_of_parallel_itself_is_refused_with_what_to_use_instead() -> None:
+    with pytest.raises(TypeError, match=r"say threads=…, or parallel_config\(backend='jobrunner', inner_max_num_"):
+        Parallel(backend="jobrunner", n_jobs=2, inner_max_num_threads=2)(delayed(square)(x) for x in range(2))
+
+
+def test_the_options_that_are_told_are_those_that_can_be_given() -> None:
+    with pytest.raises(TypeError, match="has no option tiem_limit") as caught:
+        JobrunnerBackend(tiem_limit=3)
+    told = str(caught.value).split("(it has ")[1].rstrip(")").split(", ")
+    assert "time_limit" in told
+    for name in told:
+        options: dict[str, Any] = {name: InlineExecutor() if name == "executor" else 1}
+        JobrunnerBackend(**options)
+    assert not {"of_this_machine", "max_workers", "max_pending"} & {*told}
 
 
 def test_calls_that_a_wrong_option_ended_keep_no_executors() -> None:
