@@ -1,18 +1,22 @@
 """joblib's backend: tasks of `joblib.Parallel` as jobs.
 
 joblib hands over batches of tasks: one task at a time where they take long, several where they are short.  A batch is a
-job.  If that ends its process, or is ended at a limit, its tasks are run again, each as a job of its own: so that what
-happens to one happens to no other.  Arrays that joblib would have memory-mapped, those above ``max_nbytes`` (1 MB), are
-shared: they cross once to each worker, and arrive read-only.
+job.  If that ends its process, its tasks are run again, each as a job of its own: so that what happens to one happens
+to no other.  With limits or retries, each is a job of its own from the start.  Arrays that joblib would have
+memory-mapped, those above ``max_nbytes`` (1 MB), are shared: they cross once to each worker, and arrive read-only.
+
+joblib has one instance serve all calls under a `parallel_config`.  That one only says how many workers there are; each
+Parallel gets one of its own, by the way on which backends fall back to others, and that is where the rest happens.
 """
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from joblib import cpu_count, parallel_config
@@ -20,16 +24,15 @@ from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBacken
 
 from jobrunner.errors import JobRunnerError, SerializationError
 from jobrunner.executors.base import JobExecutor
+from jobrunner.joblib import register_joblib
+from jobrunner.joblib.arrays import SharedArrays
+from jobrunner.joblib.batches import Batch, Sent, Task
 from jobrunner.joblib.pools import POOLS, split_options
-from jobrunner.joblib.scores import ENDED, can_be_scored, score_of_failed
 from jobrunner.memory import parse_bytes
 from jobrunner.role import is_worker
-from jobrunner.serialization import Call, call_name, dump_call
-from jobrunner.sharing import Shared, share
+from jobrunner.serialization import Call, call_name, dump_call, dump_handle, load_call
 
 __all__ = ["JobrunnerBackend"]
-
-Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 #: What joblib says of memory-mapping, whatever the backend.
 _MEMMAPPING = ("max_nbytes", "mmap_mode", "temp_folder")
@@ -41,7 +44,23 @@ _REFUSED = {
     "context": "workers are started as jobrunner does: leave it out",
     "max_workers": "say n_jobs=…",
     "max_pending": "joblib bounds what is dispatched: say Parallel(pre_dispatch=…)",
+    "inner_max_num_threads": "say threads=…, or parallel_config(backend='jobrunner', inner_max_num_threads=…)",
 }
+
+#: Options that hold for each task, so that each is a job.
+_OF_EACH_TASK = ("time_limit", "memory_limit", "retries")
+
+
+class _OneWorker(int):
+    """1, for joblib's every purpose but one: told ``n_jobs == 1``, it runs the tasks itself, in the caller."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+    __hash__ = int.__hash__
 
 
 class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
@@ -71,15 +90,18 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
     ) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads, **options)
         self._check(options)
+        # The Parallel that this instance is for; None: it is the one by which all are configured.
+        self.parallel: Any = None
         self._executor: JobExecutor | None = None
         self._leave: Callable[[], None] = lambda: None
-        # Shared arrays by the id of the array, which is kept with them; for one call of Parallel.
-        self._shared: dict[int, tuple[Any, Shared[Any]]] = {}
-        self._max_nbytes: int | None = None
+        # Whether each task is a job, whatever joblib's batches are.
+        self._apart = False
+        self._arrays = SharedArrays()
         self._lock = threading.Lock()
         # Guarded by the lock: what was submitted and is not over, and whether nothing more is to be.
-        self._batches: set[_Batch] = set()
+        self._batches: set[Batch] = set()
         self._aborted = False
+        self._told = _Told()
 
     def _check(self, options: dict[str, Any]) -> None:
         for name, instead in _REFUSED.items():
@@ -97,44 +119,65 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
             return 1
         if n_jobs is None:
             n_jobs = self.default_n_jobs
-        if n_jobs > 0:
-            return n_jobs
-        executor = self.backend_kwargs.get("executor")
-        most = cpu_count() if executor is None else executor.backend.max_workers or 1
-        return max(most + 1 + n_jobs, 1)
+        if n_jobs < 0:
+            executor = self.backend_kwargs.get("executor")
+            most = cpu_count() if executor is None else executor.backend.max_workers or 1
+            n_jobs = max(most + 1 + n_jobs, 1)
+        return _OneWorker(1) if n_jobs == 1 and self.parallel is not None else n_jobs
 
     def configure(
         self, n_jobs: int = 1, parallel: Any = None, prefer: Any = None, require: Any = None, **options: Any
     ) -> int:
         """Get workers ready."""
-        n_jobs = self.effective_n_jobs(n_jobs)
-        if n_jobs == 1:
-            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         given = {**self.backend_kwargs, **options}
         # Said by joblib itself.
         for name in ("verbose", "context"):
             given.pop(name, None)
         self._check(given)
-        self._max_nbytes = self._threshold(*(given.pop(name, None) for name in _MEMMAPPING[:2]))
+        above = self._threshold(*(given.pop(name, None) for name in _MEMMAPPING[:2]))
         given.pop("temp_folder", None)
+        if is_worker() or (n_jobs == 1 and not self._asks_for_a_job(given, parallel)):
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        if parallel is not None and self.parallel is not parallel:
+            raise FallbackToBackend(self._for_one(parallel))
+        n_jobs = self.effective_n_jobs(n_jobs)
         if given.get("executor") is None and "threads" not in given:
             given["threads"] = self.inner_max_num_threads or max(cpu_count() // n_jobs, 1)
         elif self.inner_max_num_threads is not None:
             raise TypeError("inner_max_num_threads is said otherwise: by threads=…, or as an option of the executor's")
-        self._executor, self._leave = POOLS.enter(n_jobs, given)
-        self.parallel = parallel
+        self._leave()
+        self._executor, self._leave = POOLS.enter(int(n_jobs), given)
+        options_of_jobs = self._executor.backend.options
+        self._apart = any(options_of_jobs.get(name) for name in _OF_EACH_TASK)
+        self._arrays = SharedArrays(above)
         return n_jobs
+
+    def _asks_for_a_job(self, given: dict[str, Any], parallel: Any) -> bool:
+        """Whether a call with one worker asks for what only a process of its own can give."""
+        asked = self.inner_max_num_threads, getattr(parallel, "timeout", None), *given.values()
+        return any(value is not None for value in asked)
+
+    def _for_one(self, parallel: Any) -> JobrunnerBackend:
+        """A backend for that Parallel alone."""
+        own = type(self)(self.nesting_level, self.inner_max_num_threads, **self.backend_kwargs)
+        own.parallel = parallel
+        return own
+
+    def compute_batch_size(self) -> int:
+        """How many tasks make a batch."""
+        return 1 if self._apart else int(super().compute_batch_size())
 
     def start_call(self) -> None:
         """A call of Parallel begins."""
+        self._arrays.begin_call()
         with self._lock:
             self._aborted = False
 
-    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> _Batch:
+    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> Batch:
         """Hand in a batch of tasks."""
         tasks: list[Task] = getattr(func, "items", None) or [(func, (), {})]
         nested = getattr(func, "_backend", None), getattr(func, "_n_jobs", None)
-        batch = _Batch(tasks, functools.partial(self._submit_tasks, nested))
+        batch = Batch(tasks, functools.partial(self._submit_tasks, nested), self._apart)
         with self._lock:
             aborted = self._aborted
             self._batches.add(batch)
@@ -143,7 +186,7 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
             with self._lock:
                 self._batches.discard(batch)
             if callback is not None:
-                callback(batch)
+                self._told.tell(functools.partial(callback, batch))
 
         batch.begin(over)
         if aborted:
@@ -151,7 +194,7 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
             batch.cancel()
         return batch
 
-    def retrieve_result_callback(self, out: _Batch) -> list[Any]:
+    def retrieve_result_callback(self, out: Batch) -> list[Any]:
         """The results of a batch that is over."""
         return out.results()
 
@@ -168,7 +211,7 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
         self._executor = None
         self._leave()
         self._leave = lambda: None
-        self._shared.clear()
+        self._arrays.clear()
         self.reset_batch_stats()
 
     # --- tasks ---
@@ -188,25 +231,29 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
             return None
         return parse_bytes(f"{max_nbytes}iB") if isinstance(max_nbytes, str) else int(max_nbytes)
 
-    def _submit_tasks(self, nested: tuple[Any, int | None], tasks: list[Task]) -> concurrent.futures.Future[list[Any]]:
+    def _submit_tasks(self, nested: tuple[Any, int | None], tasks: list[Task]) -> Sent:
         """Some tasks as one job, whose result is a list of theirs."""
         executor = self._executor
-        assert executor is not None
+        never: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
+        sent = Sent(never, lambda: tasks)
+        if executor is None:
+            # The call ended on another thread meanwhile.
+            never.cancel()
+            return sent
         try:
-            shared = [
-                (function, tuple(map(self._share, args)), {name: self._share(one) for name, one in kwargs.items()})
-                for function, args, kwargs in tasks
-            ]
-            call = self._dump(nested, shared)
+            call = self._dump(nested, tasks)
             # scikit-learn wraps its functions.
             name = call_name(getattr(tasks[0][0], "function", tasks[0][0]))
             call.name = name if len(tasks) == 1 else f"{name} and {len(tasks) - 1} more"
-            return executor.submit_call(call)
+            if len(tasks) > 1:
+                # They may be run again, when the caller has gone on to change its buffers.
+                call.buffers = tuple(memoryview(bytes(one) if one.readonly else bytearray(one)) for one in call.buffers)
+                sent = Sent(never, functools.partial(_load_tasks, call))
+            return sent._replace(job=executor.submit_call(call))
         except JobRunnerError as error:
             # joblib also submits in callbacks, where nobody would see it raised.
-            failed: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
-            failed.set_exception(error)
-            return failed
+            never.set_exception(error)
+            return sent
 
     def _dump(self, nested: tuple[Any, int | None], tasks: list[Task]) -> Call:
         """Tasks, serialised.
@@ -215,117 +262,50 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
             SerializationError: one can't be; it names the part of that task.
         """
         try:
-            return dump_call(_run_tasks, (nested, tasks), {})
+            return dump_call(_run_tasks, (nested, tasks), {}, self._arrays.substitute)
         except SerializationError:
             for function, args, kwargs in tasks:
                 dump_call(function, args, kwargs)
             raise
 
-    def _share(self, value: Any) -> Any:
-        """An argument, or a handle in its place if it is a large array."""
-        if self._max_nbytes is None or getattr(value, "nbytes", 0) <= self._max_nbytes:
-            return value
-        if type(value).__name__ not in ("ndarray", "memmap") or value.dtype.hasobject:
-            return value
-        known = self._shared.get(id(value))
-        if known is None:
-            known = self._shared[id(value)] = (value, share(value))
-        return known[1]
+
+class _Told(threading.local):
+    """Tells joblib what is over, in turn: told within a call by which it submits more, it would go ever deeper."""
+
+    def __init__(self) -> None:
+        self._telling = False
+        self._left: collections.deque[Callable[[], object]] = collections.deque()
+
+    def tell(self, tell: Callable[[], object]) -> None:
+        """Call `tell` now, or as soon as what this thread is telling is told."""
+        self._left.append(tell)
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._left:
+                self._left.popleft()()
+        finally:
+            self._telling = False
+
+
+def _load_tasks(call: Call) -> list[Task]:
+    """The tasks of a call, with handles for what is shared.
+
+    Raises:
+        SerializationError: they can't be rebuilt in this process.
+    """
+    shared = {one.number: one for one in call.shared}
+    handles = [dump_handle(handle) for handle in call.dependencies]
+    _, (_, tasks), _ = load_call(call.payload, handles, call.buffers, shared.__getitem__)
+    return tasks  # type: ignore[no-any-return]
 
 
 def _run_tasks(nested: tuple[Any, int | None], tasks: list[Task]) -> list[Any]:
     """Tasks, in a worker, with joblib told what Parallel is to use inside of them."""
+    if is_worker():
+        # Where nobody else has: a task may name the backend, too.
+        register_joblib()
     backend, n_jobs = nested
     with contextlib.nullcontext() if backend is None else parallel_config(backend=backend, n_jobs=n_jobs):
         return [function(*args, **kwargs) for function, args, kwargs in tasks]
-
-
-class _Batch:
-    """A batch of tasks, which joblib waits for as a whole.
-
-    Args:
-        tasks: the tasks.
-        submit: submits some of them as one job.
-    """
-
-    def __init__(self, tasks: list[Task], submit: Callable[[list[Task]], concurrent.futures.Future[list[Any]]]) -> None:
-        self._tasks = tasks
-        self._submit = submit
-        self._over: Callable[[], object] = lambda: None
-        self._lock = threading.Lock()
-        # Guarded by the lock: all tasks in one job, or a job for each; and whether they are not wanted any more.
-        self._jobs: list[concurrent.futures.Future[list[Any]]] = []
-        self._cancelled = False
-        # Jobs that were not seen to be over; of whoever was called last.
-        self._left: Iterator[int] = iter(())
-
-    def begin(self, over: Callable[[], object]) -> None:
-        """Submit the tasks.
-
-        Args:
-            over: called when they are over, or the first has failed.
-        """
-        self._over = over
-        self._start([self._tasks])
-
-    def _start(self, parts: list[list[Task]]) -> None:
-        jobs = [self._submit(part) for part in parts]
-        with self._lock:
-            self._jobs = jobs
-            cancelled = self._cancelled
-        if cancelled:
-            self.cancel()
-        self._left = iter(range(len(jobs)))
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Look at the jobs in order; at the first that is not over, come back when it is."""
-        for place in self._left:
-            if not self._jobs[place].done():
-                self._jobs[place].add_done_callback(lambda _, place=place: self._look(place))  # type: ignore[misc]
-                return
-            if self._decide(place):
-                return
-        self._over()
-
-    def _look(self, place: int) -> None:
-        if not self._decide(place):
-            self._go_on()
-
-    def _decide(self, place: int) -> bool:
-        """Look at a job that is over; whether there is nothing more to look at."""
-        job = self._jobs[place]
-        error = None if job.cancelled() else job.exception()
-        if error is None and not job.cancelled():
-            return False
-        if len(self._jobs) < len(self._tasks) and isinstance(error, ENDED) and not self._cancelled:
-            # Which of them has ended the process is not known: each again, by itself.
-            self._start([[task] for task in self._tasks])
-            return True
-        if error is not None and can_be_scored(error, *self._tasks[place]):
-            return False
-        self._over()
-        return True
-
-    def results(self) -> list[Any]:
-        """What the tasks have returned.
-
-        Raises:
-            BaseException: what the first that failed has raised.
-        """
-        return [result for place in range(len(self._jobs)) for result in self._results_of(place)]
-
-    def _results_of(self, place: int) -> list[Any]:
-        job = self._jobs[place]
-        error = job.exception()
-        if error is not None and can_be_scored(error, *self._tasks[place]):
-            return [score_of_failed(error, *self._tasks[place])]
-        return job.result()
-
-    def cancel(self) -> None:
-        """Cancel them, the last first: none that waits is to start when one that runs has ended."""
-        with self._lock:
-            self._cancelled = True
-            jobs = list(self._jobs)
-        for job in reversed(jobs):
-            job.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -18,8 +19,9 @@ __all__ = ["POOLS", "split_options"]
 #: So many executors without a call are kept.
 _KEPT = 2
 
-_JOB_OPTIONS = frozenset(JobOptions.__dataclass_fields__)
-_OPTIONS = frozenset(inspect.signature(LocalExecutor).parameters) | _JOB_OPTIONS
+_JOB_OPTIONS = frozenset(field.name for field in dataclasses.fields(JobOptions))
+#: The others are said to joblib: ``n_jobs``, ``pre_dispatch``.
+_OPTIONS = frozenset(inspect.signature(LocalExecutor).parameters) - {"max_workers", "max_pending"} | _JOB_OPTIONS
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -43,4 +43,8 @@ def score_of_failed(
 
     estimator = copy.copy(args[0])
     estimator.fit = fit
-    return function(estimator, *args[1:], **kwargs)
+    try:
+        return function(estimator, *args[1:], **kwargs)
+    finally:
+        # The caller may get it: as it would be if fitting had raised in it.
+        del estimator.fit

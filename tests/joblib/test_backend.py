@@ -85,10 +85,72 @@ def test_without_n_jobs_all_cpus_are_used() -> None:
         JobrunnerBackend().effective_n_jobs(0)
 
 
+def test_one_worker_is_a_worker_too(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+    with parallel_config(backend="jobrunner", n_jobs=1, time_limit=60):
+        (pid,) = set(Parallel()(delayed(os.getpid)() for _ in range(20)))
+        assert pid != os.getpid()
+        with pytest.raises(WorkerDiedError, match="exit code 3"):
+            Parallel()(delayed(os._exit)(3) for _ in range(3))
+        with Parallel() as parallel:
+            assert {*parallel(delayed(os.getpid)() for _ in range(2))} != {os.getpid()}
+    with pytest.raises(multiprocessing.TimeoutError):
+        Parallel(backend="jobrunner", n_jobs=1, timeout=0.1)(delayed(arrive_and_stay)(gate.path) for _ in range(2))
+    with LocalExecutor(max_workers=1) as executor, parallel_config(backend="jobrunner", executor=executor):
+        assert joblib.effective_n_jobs(-1) == 1
+        assert Parallel()(delayed(os.getpid)() for _ in range(2)) == [executor.submit(os.getpid).result()] * 2
+    # A machine with one CPU.
+    monkeypatch.setattr("jobrunner.joblib.backend.cpu_count", lambda: 1)
+    with parallel_config(backend="jobrunner"):
+        assert joblib.effective_n_jobs(-1) == 1
+        assert os.getpid() not in Parallel()(delayed(os.getpid)() for _ in range(3))
+        assert os.getpid() not in Parallel(n_jobs=-1)(delayed(os.getpid)() for _ in range(3))
+
+
+def test_one_worker_is_sent_as_much_as_one_is(capsys: pytest.CaptureFixture[str]) -> None:
+    drawn: list[int] = []
+
+    def tasks() -> Iterator[Any]:
+        for x in range(9):
+            drawn.append(x)
+            yield delayed(square)(x)
+
+    parallel = Parallel(
+        backend="jobrunner", n_jobs=1, retries=1, verbose=1, pre_dispatch="n_jobs", return_as="generator"
+    )
+    results = parallel(tasks())
+    assert next(results) == 0
+    assert list(results) == [x * x for x in range(1, 9)]
+    assert "with 1 concurrent workers" in capsys.readouterr().err
+
+
+def test_n_jobs_1_that_asks_for_nothing_runs_in_the_caller_as_with_any_backend() -> None:
+    with parallel_config(backend="jobrunner"):
+        assert Parallel(n_jobs=1)(delayed(os.getpid)() for _ in range(2)) == [os.getpid()] * 2
+    with pytest.raises(TypeError, match="has no option tiem_limit"):
+        Parallel(backend="jobrunner", n_jobs=1, tiem_limit=1)(delayed(square)(x) for x in range(2))
+
+
 @pytest.mark.parametrize("return_as", ["generator", "generator_unordered"])
 def test_results_can_be_drawn_as_they_come(backend: None, return_as: str) -> None:
     results = Parallel(return_as=return_as)(delayed(square)(x) for x in range(50))
     assert sorted(results) == [x * x for x in range(50)]
+
+
+def test_calls_under_one_config_are_calls_of_their_own(backend: None, gate: Gate) -> None:
+    squares = [x * x for x in range(40)]
+    with parallel_config(backend=JobrunnerBackend(), n_jobs=2):
+        results = Parallel(return_as="generator")(delayed(square)(x) for x in range(40))
+        others = Parallel(return_as="generator")(delayed(square)(x) for x in range(40))
+        assert next(results) == 0
+        assert Parallel(batch_size=3)(delayed(square)(x) for x in range(40)) == squares
+        assert list(zip(results, others, strict=False)) == list(zip(squares[1:], squares, strict=False))
+    # The end of one, or its failure, is not the others'.
+    results = Parallel(return_as="generator")(delayed(meet)(gate.path, x) for x in range(2))
+    gate.await_arrival(2)
+    with pytest.raises(WorkerDiedError):
+        Parallel(env={"WORKERS": "others"})(delayed(os._exit)(3) for _ in range(2))
+    gate.release(2)
+    assert list(results) == [0, 1]
 
 
 def test_a_generator_that_is_dropped_ends_what_runs(backend: None, gate: Gate) -> None:
@@ -126,6 +188,32 @@ def test_in_a_batch_of_several_the_death_of_one_is_its_own(backend: None, tmp_pa
     assert caught.value.report is not None
     assert caught.value.report.name == "die_at"
     assert lines(starts).count("6") == 2, "in its batch, and by itself"
+
+
+@pytest.mark.parametrize("limits", [{"time_limit": 60}, {"memory_limit": "1GB"}, {"retries": 1}])
+def test_with_limits_each_task_is_a_job_and_none_is_run_twice(limits: dict[str, Any], tmp_path: Path) -> None:
+    parallel = Parallel(backend="jobrunner", n_jobs=2, **limits)
+    assert parallel(delayed(square)(x) for x in range(300)) == [x * x for x in range(300)]
+    assert parallel.n_dispatched_batches == 300
+    with LocalExecutor(max_workers=2, **limits) as executor:
+        found = Parallel(backend="jobrunner", n_jobs=2, batch_size=5, executor=executor)(
+            delayed(square)(x) for x in range(20)
+        )
+        assert found == [x * x for x in range(20)]
+        assert executor.stats()["done"] == 20
+
+
+def test_a_task_of_a_batch_that_runs_too_long_is_named(gate: Gate, tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    tasks = [delayed(append_line)(str(starts), x) for x in range(3)]
+    parallel = Parallel(
+        backend="jobrunner", n_jobs=2, time_limit=1, batch_size=4, pre_dispatch="all", return_as="generator"
+    )
+    with pytest.raises(TimeLimitExceeded) as caught:
+        list(parallel([*tasks, delayed(arrive_and_stay)(gate.path)]))
+    assert caught.value.report is not None
+    assert caught.value.report.name == "arrive_and_stay"
+    assert sorted(lines(starts)) == ["0", "1", "2"]
 
 
 def test_limits_are_each_tasks(gate: Gate) -> None:
@@ -185,6 +273,18 @@ def test_nested_calls_use_threads_and_no_more_processes(backend: None) -> None:
     assert all(len(set(pids)) == 1 for pids in inner)
 
 
+def test_a_task_may_name_the_backend_whatever_it_has_imported(backend: None) -> None:
+    def nested_by_value(x: int) -> list[int]:
+        from joblib import Parallel, delayed, parallel_config
+
+        with parallel_config(backend="jobrunner", n_jobs=2):
+            return [*Parallel(n_jobs=2, backend="jobrunner")(delayed(pow)(y, 2) for y in range(x)), *Parallel()([])]
+
+    nested_by_value.__module__ = "__main__"
+    with LocalExecutor(max_workers=1) as executor, parallel_config(backend="jobrunner", executor=executor):
+        assert Parallel()(delayed(nested_by_value)(x) for x in (2, 3)) == [[0, 1], [0, 1, 4]]
+
+
 def test_large_arrays_arrive_read_only_as_joblibs_do(backend: None) -> None:
     numpy = pytest.importorskip("numpy")
     array = numpy.ones(1 << 18)
@@ -203,6 +303,8 @@ def test_an_executor_that_is_there_can_be_used() -> None:
         assert executor.stats()["done"] >= 1
     with parallel_config(backend="jobrunner", executor=InlineExecutor(), n_jobs=2):
         assert Parallel()(delayed(square)(x) for x in range(5)) == [0, 1, 4, 9, 16]
+        # Each is over before the next is submitted.
+        assert len(Parallel(batch_size=1)(delayed(square)(x) for x in range(500))) == 500
     with (
         parallel_config(backend="jobrunner", executor=executor, n_jobs=2),
         pytest.raises(jobrunner.ExecutorShutdownError),
@@ -217,6 +319,7 @@ def test_an_executor_that_is_there_can_be_used() -> None:
         ({"timeout": 3}, "takes no timeout: say Parallel"),
         ({"idle_worker_timeout": 3}, "say idle_timeout"),
         ({"max_pending": 3}, "pre_dispatch"),
+        ({"context": "spawn"}, "takes no context: workers are started as jobrunner does"),
         ({"tiem_limit": 3}, "has no option tiem_limit"),
         ({"executor": 3}, "executor must be a LocalExecutor"),
         ({"executor": InlineExecutor(), "env": {}}, "env: with executor="),
@@ -225,6 +328,22 @@ def test_an_executor_that_is_there_can_be_used() -> None:
 def test_what_has_no_meaning_here_is_refused_with_what_to_use_instead(options: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message), parallel_config(backend="jobrunner", n_jobs=2, **options):
         Parallel()(delayed(square)(x) for x in range(2))
+
+
+def test_inner_max_num_threads_of_parallel_itself_is_refused_with_what_to_use_instead() -> None:
+    with pytest.raises(TypeError, match=r"say threads=…, or parallel_config\(backend='jobrunner', inner_max_num_"):
+        Parallel(backend="jobrunner", n_jobs=2, inner_max_num_threads=2)(delayed(square)(x) for x in range(2))
+
+
+def test_the_options_that_are_told_are_those_that_can_be_given() -> None:
+    with pytest.raises(TypeError, match="has no option tiem_limit") as caught:
+        JobrunnerBackend(tiem_limit=3)
+    told = str(caught.value).split("(it has ")[1].rstrip(")").split(", ")
+    assert "time_limit" in told
+    for name in told:
+        options: dict[str, Any] = {name: InlineExecutor() if name == "executor" else 1}
+        JobrunnerBackend(**options)
+    assert not {"of_this_machine", "max_workers", "max_pending"} & {*told}
 
 
 def test_calls_that_a_wrong_option_ended_keep_no_executors() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import pickle
 import warnings
 from typing import Any
 
@@ -85,3 +86,24 @@ def test_cross_validate_gives_the_score_of_failed_fits() -> None:
         pytest.raises(ValueError, match="All the 3 fits failed"),
     ):
         cross_validate(Troubled("segfault"), x, y, cv=3, error_score=0.0)
+
+
+class Picky(Troubled):
+    """Can't be fitted where the first row is missing."""
+
+    def fit(self, x: Any, y: Any) -> Troubled:
+        self.trouble = "none" if (x[:, 0] == -1).any() else "segfault"
+        return super().fit(x, y)
+
+
+def test_the_estimator_of_a_fit_that_was_ended_is_an_unfitted_one() -> None:
+    x, y = load_iris(return_X_y=True)
+    x[0, 0] = -1
+    with parallel_config(backend="jobrunner", n_jobs=2), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitFailedWarning)
+        found = cross_validate(Picky(), x, y, cv=3, return_estimator=True)
+    (failed,) = [one for one, score in zip(found["estimator"], found["test_score"], strict=True) if math.isnan(score)]
+    assert not hasattr(failed, "classes_")
+    assert pickle.loads(pickle.dumps(failed)).get_params() == failed.get_params()
+    failed.fit(x, y)
+    assert failed.predict(x).shape == y.shape
