@@ -138,6 +138,25 @@ def test_a_parameter_of_the_name_of_a_column_is_told_apart(store: StoreBuilder) 
     assert row == {"parameter.seed": "5", "replicate": "0", "seed": "1000", "result.replicate": "6"}
 
 
+def test_the_mean_of_replicates_of_which_one_is_nan_is_nan_in_the_columns_of_the_others(store: StoreBuilder) -> None:
+    batch = store.batch(replicates=2, total=4)
+    runner = store.runner(batch)
+    for place, value in enumerate([1.0, 1.0, 1.0, float("nan")]):
+        store.done(batch, runner, place, {"x": place // 2}, value, replicate=place % 2)
+    assert csv_rows(invoke("results --format csv").stdout) == [
+        {"x": "0", "result_mean": "1.0", "result_sem": "0.0", "replicates": "2"},
+        {"x": "1", "result_mean": "NaN", "result_sem": "NaN", "replicates": "2"},
+    ]
+    each = csv_rows(invoke("results --format csv --replicates-each").stdout)
+    assert [row["result"] for row in each] == ["1.0", "1.0", "1.0", "NaN"]
+    assert json.loads(invoke("results --format json").stdout)[1]["value"] == {
+        "result_mean": "NaN",
+        "result_sem": "NaN",
+        "replicates": 2,
+    }
+    assert words(invoke("results").stdout)[2][:2] == ["1", "NaN"]
+
+
 def test_json_is_one_array_of_parameters_and_values(replicated: StoreBuilder) -> None:
     together = json.loads(invoke("results --json").stdout)
     assert [item["parameters"] for item in together] == [{"x": 1}, {"x": 2}]
