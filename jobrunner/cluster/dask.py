@@ -46,6 +46,8 @@ class _DaskLink:
         self._config = config
         self._resources = resources
         self._leases: dict[int, Any] = {}
+        # Those that wait for a place, and may have it on the workers alone that were of use when they were asked for.
+        self._narrow: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         # The workers that have told of themselves; told to the keeper once all that were there have.
         self._known: dict[str, Mapping[str, Any]] = {}
@@ -227,6 +229,7 @@ class _DaskLink:
             self._known.pop(node, None)
         if not self._closing:
             self._told.node_down(node, why)
+            self._ask_anew()
             # If it is there after all, it is to end what runs, and tell of itself again.
             self._run(self._begin_anew(node))
 
@@ -256,6 +259,7 @@ class _DaskLink:
         _, told = event
         address = told["address"]
         if told["op"] == "lease":
+            self._narrow.discard(told["lease"])
             self._told.leased(told["lease"], address)
             return
         if address in self._known:
@@ -267,6 +271,7 @@ class _DaskLink:
                 _log.info("Dask worker %s: %s", address, difference)
             self._told.node_up(address, description)
             self._run(self._collect(address))
+            self._ask_anew()
         else:
             _log.warning("Dask worker %s is not used: %s", address, why)
             self._misfits.add(address)
@@ -279,12 +284,20 @@ class _DaskLink:
 
         key = f"jobrunner-lease-{self._session}-{lease}"
         options: dict[str, Any] = {"resources": self._resources} if self._resources else {}
-        if self._misfits or places is not None:
-            allowed = self._known if places is None else places
-            options["workers"] = [address for address in allowed if address not in self._misfits]
+        if places is not None:
+            options["workers"] = list(places)
+        elif self._misfits:
+            options["workers"] = [address for address in self._known if address not in self._misfits]
+            self._narrow.add(lease)
         future = self._client.submit(hold_lease, self._session, key, lease, key=key, pure=False, **options)
         self._leases[lease] = future
         future.add_done_callback(self._ended_callback(lease))
+
+    def _ask_anew(self) -> None:
+        """Workers have come or gone: other ones will do for the leases that wait."""
+        narrow, self._narrow = self._narrow, set()
+        for lease in narrow:
+            self._told.lease_failed(lease, None)
 
     def _ended_callback(self, lease: int) -> Callable[[Any], None]:
         def ended(future: Any) -> None:
@@ -296,6 +309,7 @@ class _DaskLink:
         return ended
 
     async def _release_lease(self, lease: int) -> None:
+        self._narrow.discard(lease)
         future = self._leases.pop(lease, None)
         if future is not None and not self._closing:
             await self._client._cancel([future])

@@ -116,6 +116,8 @@ class Keeper:
         # The numbers of threads of which no jobs are sent now, and when cancels are taken for lost.
         self._yielding: set[int] = set()
         self._ending: dict[ClusterJob, float] = {}
+        # Whether what has not started is to be cancelled.
+        self._turns_away = False
 
         services().callbacks.have_thread()
         services().register(self)
@@ -347,20 +349,20 @@ class Keeper:
             return
         self._queue(job)
 
-    def _queue(self, job: ClusterJob, *, front: bool = False) -> None:
+    def _queue(self, job: ClusterJob) -> None:
         job.state = State.QUEUED
         job.node = job.lease = None
-        self._queues.push(job, front=front)
+        self._queues.push(job)
 
     def _requeue(self, job: ClusterJob) -> None:
-        """Back to the front, where it counts as waiting again; or over, where a cancel was on its way."""
+        """Back to its place, where it counts as waiting again; or over, where a cancel was on its way."""
         if job.cancelling:
             self._finish(job, CANCELLED)
             return
         with self._room:
             self._waiting += self._max_pending is not None
         job.seen_running = job.asked_back = False
-        self._queue(job, front=True)
+        self._queue(job)
 
     def _fail(self, job: ClusterJob, error: JobRunnerError) -> None:
         if job.state is not State.FINAL:
@@ -421,10 +423,7 @@ class Keeper:
         node.jobs.pop(job.order, None)
         lease = self._leases.get(job.lease)
         if lease is not None:
-            lease.jobs.discard(job)
-            lease.running.discard(job)
-            if not lease.jobs:
-                lease.idle_since = time.monotonic()
+            lease.remove(job)
 
     # --- sending ---
 
@@ -452,10 +451,12 @@ class Keeper:
         assert lease.node is not None
         passed = []
         while (job := self._queues.head(lease.threads)) is not None:
-            if len(lease.jobs) >= min(self._depth(job.name), fair):
+            depth = self._depth(job.name)
+            if len(lease.jobs) >= min(depth, lease.depth, fair):
                 break
             entry = self._queues.pop(lease.threads)
             if lease.node.takes(job.options):
+                lease.depth = min(lease.depth, depth)
                 self._send(job, lease)
             elif self._runs_anywhere(job):
                 passed.append(entry)  # for another node
@@ -684,6 +685,7 @@ class Keeper:
             elif kind == "back":
                 self._leave(job, node)
                 job.attempts -= 1
+                job.cancelling |= self._turns_away
                 self._requeue(job)
             elif kind == "evicted":
                 self._leave(job, node)
@@ -785,10 +787,17 @@ class Keeper:
     def _close(self, cancel_waiting: bool, cancel_all: bool) -> None:
         if not (cancel_waiting or cancel_all):
             return
+        self._turns_away = True
         # The last first: none that waits is to start when one that runs has ended.
         for job in sorted(self._unfinished, key=lambda job: job.seq, reverse=True):
             if cancel_all or job.state in (State.QUEUED, State.HELD):
                 self._cancel(job)
+            elif job.state is State.SENT and not (job.seen_running or job.asked_back):
+                # It may have started, and then goes on.
+                node = self._nodes.get(job.node or "")
+                if node is not None:
+                    job.asked_back = True
+                    node.outbox.append(("take back", job.order))
 
 
 def _told(options: JobOptions) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
@@ -22,6 +23,8 @@ _TERM_S = 5.0
 #: A job that has waited for so long at a node is taken back when another lease has nothing to do, or the one before it
 #: has run for so long.
 _TAKE_BACK_S = 0.25
+#: A node on which a lease was placed has told of itself after so long, or is of no use.
+_STRANGE_S = 3.0
 #: So many leases in a row that fail before any job ran mean that there is no getting one.
 _MOST_FAILED = 10
 
@@ -59,7 +62,7 @@ class Leases:
     def vacancies(self) -> float:
         """How many of those without jobs may be sent some."""
         if self._max_workers is None:
-            return float("inf")
+            return math.inf
         return self._max_workers - sum(bool(lease.jobs) for lease in self._leases.values())
 
     def open(self, threads: int, now: float) -> list[Lease]:
@@ -76,9 +79,17 @@ class Leases:
 
     def due(self, now: float) -> list[float]:
         """When there is something to do though nothing comes."""
-        due = [lease.idle_since + _LINGER_S for lease in self._leases.values() if not lease.jobs and lease.node]
+        kinds = self._queues.kinds()
+        # While jobs wait, idle leases are kept.
+        due = [
+            lease.idle_since + _LINGER_S
+            for lease in self._leases.values()
+            if not lease.jobs and lease.node and lease.threads not in kinds
+        ]
         if due and any(node.jobs for node in self._nodes.values()):
             due.append(now + _TAKE_BACK_S)
+        placed = [lease.placed + _STRANGE_S for lease in self._leases.values() if lease.place is not None]
+        due += [moment for moment in placed if moment >= now]
         due += [
             job.seen + _TAKE_BACK_S
             for lease in self._leases.values()
@@ -86,7 +97,7 @@ class Leases:
             for job in lease.running
             if now <= job.seen + _TAKE_BACK_S
         ]
-        if self._queues.kinds():
+        if kinds:
             due.append(now + _TERM_S)
         return due
 
@@ -108,30 +119,32 @@ class Leases:
                 self._drop_all(lease for lease in leases if not lease.jobs)
                 idle = 0
             elif head is not None:
-                self._ask_for(threads, head.options.memory_bytes, self._renewed(leases, now))
+                self._ask_for(threads, head.options.memory_bytes, self._renewed(leases, now), now)
                 idle = 0
             else:
                 idle = self._give_back(leases, now)
             self._take_back(leases, idle, now)
 
-    def _ask_for(self, threads: int, memory: int, leases: list[Lease]) -> None:
+    def _ask_for(self, threads: int, memory: int, leases: list[Lease], now: float) -> None:
         """Ask for leases for the jobs of so many threads, the next of which needs so much memory."""
         jobs = self._queues.count(threads) + sum(len(lease.jobs) for lease in leases)
-        wanted = jobs - sum(map(self._is_of_use, leases))
+        wanted = jobs - sum(self._is_of_use(lease, now) for lease in leases)
         if self._max_workers is None:
             cores = sum(node.cores // threads for node in self._nodes.values())
             room = cores + self._link.most_waiting - len(leases)
         else:
             # Where the engine chose a node that won't do, the lease is kept, so that it chooses another.
-            room = self._max_workers - sum(map(self._is_of_use, self._leases.values()))
-            spare = [lease for lease in leases if not lease.jobs and lease.node is not None and self._is_of_use(lease)]
-            self._drop_all(spare[: max(0, -room)])
+            room = self._max_workers - sum(self._is_of_use(lease, now) for lease in self._leases.values())
+            idle = [lease for lease in leases if not lease.jobs and lease.node is not None]
+            self._drop_all([lease for lease in idle if self._is_of_use(lease, now)][: max(0, -room)])
         for _ in range(min(room, wanted)):
             self._ask(threads, memory)
 
-    def _is_of_use(self, lease: Lease) -> bool:
+    def _is_of_use(self, lease: Lease, now: float) -> bool:
         """Whether a lease has jobs, or may get the next that waits."""
         head = self._queues.head(lease.threads)
+        if now > lease.placed + _STRANGE_S:
+            return False
         return bool(lease.jobs) or head is None or lease.node is None or lease.node.takes(head.options)
 
     def _ask(self, threads: int, memory: int) -> None:
@@ -206,13 +219,14 @@ class Leases:
         if lease is None:
             return  # given back meanwhile
         node = self._nodes.get(name)
-        if node is None:
-            lease.node, lease.place = None, name
-            return
         if lease.node is not None:
             # The engine has moved it: what it had is lost with its node, of which we shall hear.
-            lease.jobs, lease.running = set(), set()
-        lease.node, lease.place = node, None
+            for job in list(lease.jobs):
+                lease.remove(job)
+        if node is None:
+            lease.node, lease.place, lease.placed = None, name, time.monotonic()
+            return
+        lease.node, lease.place, lease.placed = node, None, math.inf
         lease.idle_since = time.monotonic()
         lease.until = lease.idle_since + _TERM_S
         self._failed = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import time
 from collections.abc import Callable, Iterable
 
@@ -14,7 +13,7 @@ __all__ = ["FAIR_S", "Entry", "Queues"]
 #: For how long the first of all jobs waits before jobs of another number of threads make room for it.
 FAIR_S = 1.0
 
-#: (-priority, place, job): the least is the next.
+#: (-priority, in which order they came, job): the least is the next.
 Entry = tuple[float, int, ClusterJob]
 
 
@@ -26,13 +25,10 @@ class Queues:
 
     def __init__(self) -> None:
         self._heaps: dict[int, list[Entry]] = {}
-        # Of the jobs that are to be the first among those of their priority.
-        self._fronts = itertools.count(-1, -1)
 
-    def push(self, job: ClusterJob, *, front: bool = False) -> None:
-        """Have a job wait: behind those that came before it, or before all of its priority."""
-        place = next(self._fronts) if front else job.seq
-        heapq.heappush(self._heaps.setdefault(job.options.threads, []), (-job.options.priority, place, job))
+    def push(self, job: ClusterJob) -> None:
+        """Have a job wait, in its place: a second time, too."""
+        heapq.heappush(self._heaps.setdefault(job.options.threads, []), (-job.options.priority, job.seq, job))
 
     def kinds(self) -> list[int]:
         """The numbers of threads of which jobs wait."""

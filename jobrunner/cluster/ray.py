@@ -31,6 +31,7 @@ _SILENCE_S = 5.0
 #: For how long others who wait are let go first.
 _DEFERENCE_S = 2.0
 
+_DISCONNECTED = "this process has ended its connection with Ray (ray.shutdown)"
 _START = "`ray start --head` starts one; address='local' starts one in this process"
 
 
@@ -39,12 +40,17 @@ class _Connections:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # Of the connection that there is, as far as is known: others than links may begin and end one.
+        self._identity = ""
         self._users = 0
         self._ours = False
         self._pid = os.getpid()
 
-    def begin(self, address: str | None) -> None:
+    def begin(self, address: str | None) -> str:
         """Connect with a cluster, unless this process is connected.
+
+        Returns:
+            What the connection is known by.
 
         Raises:
             JobRunnerError: nobody answers, or the process is connected with another cluster.
@@ -74,7 +80,7 @@ class _Connections:
                     raise unreachable(where, "Ray cluster", _START, error) from error
                 finally:
                     init_log.removeFilter(_is_no_remark)
-                self._ours, self._users = True, 0
+                self._identity, self._ours, self._users = _identity(), True, 0
             elif address not in (None, "auto", "local"):
                 here = ray.get_runtime_context().gcs_address
                 if not _is_same(address, here):
@@ -82,17 +88,34 @@ class _Connections:
                         f"this process is connected with the Ray cluster at {here}, and can't be with {address} at the "
                         "same time: call ray.shutdown() first"
                     )
+            if self._identity != _identity():
+                self._identity, self._ours, self._users = _identity(), False, 0
             self._users += 1
+            return self._identity
 
-    def end(self) -> None:
-        """Let go of the connection; it is closed with the last, if it was made here."""
+    def end(self, identity: str) -> None:
+        """Let go of a connection; it is closed with the last, if it was made here."""
         import ray
 
         with self._lock:
+            if identity != self._identity or identity != _identity():
+                return  # somebody else has closed it
             self._users -= 1
             if self._ours and not self._users:
                 self._ours = False
                 ray.shutdown()
+
+
+def _identity() -> str:
+    """What the connection of this process with Ray is known by; empty: there is none."""
+    import ray
+
+    if not ray.is_initialized():
+        return ""
+    try:
+        return str(ray.get_runtime_context().get_worker_id())
+    except Exception:  # it is being closed just now
+        return ""
 
 
 def _is_no_remark(record: logging.LogRecord) -> bool:
@@ -142,7 +165,8 @@ class _RayLink:
         self._errands: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
         # Set when there is nothing more to wait for.
         self._pause = threading.Event()
-        _connections.begin(address)
+        self._clerk = threading.Thread(target=self._work, name="jobrunner-ray-clerk", daemon=True)
+        self._connection = _connections.begin(address)
         self.address = str(ray.get_runtime_context().gcs_address)
 
     # --- what the keeper asks for ---
@@ -157,13 +181,16 @@ class _RayLink:
         check_nodes(descriptions)
         for name, description in descriptions.items():
             self._take_node(name, description)
-        threading.Thread(target=self._work, name="jobrunner-ray-clerk", daemon=True).start()
+        self._clerk.start()
         threading.Thread(target=self._watch, name="jobrunner-ray-watch", daemon=True).start()
 
     def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
         actor = self._actors.get(node)
         if actor is None:
             self._told.posted(node, "it is gone")
+            return
+        if not self._is_connected():
+            self._lose(_DISCONNECTED)
             return
         try:
             answer = actor.post.remote(operations).future()
@@ -196,17 +223,33 @@ class _RayLink:
 
         with self._ending:
             self._closing = True
-        self._pause.set()
-        if not self._lost:
+        self._stop()
+        if self._clerk.is_alive():
+            self._clerk.join(_CONNECT_S)
+        if self._lost:
+            return
+        try:
+            if not self._is_connected():
+                return
             actors = list(self._actors.values())
             closed = [answer for actor in actors if (answer := _try(actor.close.remote)) is not None]
             if closed:
                 _try(ray.wait, closed, num_returns=len(closed), timeout=_CONNECT_S)
             for actor in actors:
                 _try(ray.kill, actor)
-            for group in self._groups.values():
+            for group in list(self._groups.values()):
                 _remove(group)
-            _connections.end()
+        finally:
+            _connections.end(self._connection)
+
+    def _is_connected(self) -> bool:
+        """Whether the connection is there still: asked for something without one, Ray starts a cluster."""
+        return _identity() == self._connection
+
+    def _stop(self) -> None:
+        """Have the threads come to their ends."""
+        self._pause.set()
+        self._errands.put((_nothing, ()))
 
     # --- the clerk's thread ---
 
@@ -221,6 +264,9 @@ class _RayLink:
                 # The watch finds out whether it is gone for good.
                 if self._pause.wait(_LEASES_S):
                     return
+            if not self._is_connected():
+                self._lose(_DISCONNECTED)
+                return
             try:
                 what(*args)
             except Exception as error:
@@ -278,6 +324,9 @@ class _RayLink:
         while not self._closing:
             if not self._head_answers():
                 self._lose(f"its head has not answered for {_SILENCE_S:g} s")
+                return
+            if not self._is_connected():
+                self._lose(_DISCONNECTED)
                 return
             try:
                 for name, lanes in self._find_nodes().items():
@@ -367,6 +416,9 @@ class _RayLink:
         actor = self._actors.get(name)
         if actor is None or self._closing:
             return
+        if not self._is_connected():
+            self._lose(_DISCONNECTED)
+            return
 
         def take(done: Any) -> None:
             failure = _failure(done)
@@ -409,6 +461,8 @@ class _RayLink:
         def find_out() -> None:
             if not self._head_answers():
                 self._lose(f"its head does not answer, nor does node {name} ({why})")
+            elif not self._is_connected():
+                self._lose(_DISCONNECTED)
             elif not self._closing:
                 actor = self._actors.get(name)
                 if actor is not None:
@@ -444,10 +498,10 @@ class _RayLink:
             if self._closing:
                 return
             self._closing = self._lost = True
-        self._pause.set()
+        self._stop()
         self._told.lost(why)
         # Ray ends a process that goes on being connected with a head that is gone, after a minute.
-        _connections.end()
+        _connections.end(self._connection)
 
 
 def _failure(done: Any) -> str | None:
@@ -474,6 +528,10 @@ def _is_full(error: BaseException | None) -> bool:
     from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
     return isinstance(getattr(error, "cause", None) or error, (ObjectStoreFullError, OutOfDiskError))
+
+
+def _nothing() -> None:
+    """An errand that only wakes the clerk."""
 
 
 def _remove(group: Any) -> None:

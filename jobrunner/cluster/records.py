@@ -61,17 +61,27 @@ class Lease:
         # When it is to be given back; from when it has its place.
         self.until = math.inf
         self.node: KnownNode | None = None
-        # Where it is, though that node has not told of itself yet.
+        # Where it is, and since when, though that node has not told of itself yet.
         self.place: str | None = None
-        # What it was sent, and what of that was seen to run.
+        self.placed = math.inf
+        # What it was sent, and what of that was seen to run; how many it may have beside these.
         self.jobs: set[ClusterJob] = set()
         self.running: set[ClusterJob] = set()
+        self.depth: float = math.inf
         self.idle_since = self.asked
 
     @property
     def waits(self) -> bool:
         """Whether the engine has not given it a place yet."""
         return self.node is None and self.place is None
+
+    def remove(self, job: ClusterJob) -> None:
+        """A job is at its node no more."""
+        self.jobs.discard(job)
+        self.running.discard(job)
+        if not self.jobs:
+            self.depth = math.inf
+            self.idle_since = time.monotonic()
 
     def is_held_up(self, now: float, seconds: float) -> bool:
         """Whether a job of its has been running for so long."""

@@ -36,6 +36,8 @@ class NearbyLink:
         self._lock = threading.Lock()
         # Guarded by it: who has the place of each node, and who waits for one.
         self._placed: dict[str, int | None] = dict.fromkeys(memory)
+        #: names of places on nodes that never tell of themselves, and are given first
+        self.strange: list[str] = []
         self._waiting: list[int] = []
         self._collectors: list[threading.Thread] = []
         #: while it is not set, nothing is heard of any node
@@ -86,6 +88,7 @@ class NearbyLink:
 
     def _place(self) -> None:
         with self._lock:
+            self._placed = {**dict.fromkeys(self.strange), **self._placed}
             free = [name for name, holder in self._placed.items() if holder is None]
             placed = dict(zip(free, self._waiting, strict=False))
             self._placed.update(placed)

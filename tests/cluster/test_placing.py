@@ -9,9 +9,10 @@ import pytest
 
 from jobrunner import WorkerDiedError, gather, wait
 from jobrunner.cluster.job import State
+from jobrunner.cluster.keeper import Keeper
 from jobrunner.executors.future import JobFuture
 from tests.cluster.engines import NearbyExecutor
-from tests.core.gates import Gate, append_line, arrive, await_release, lines
+from tests.core.gates import Gate, append_line, arrive, await_release, lines, meet
 
 GIB = 1 << 30
 
@@ -100,3 +101,86 @@ def test_no_more_run_at_a_time_than_max_workers_though_more_places_are_held(gate
             assert executor.stats()["running"] <= 1
         gate.release()
         assert gather([large, *others], timeout=60) == [0, 1, 2, 3]
+
+
+def test_what_is_taken_back_runs_in_the_order_in_which_it_came(gate: Gate, tmp_path: Path) -> None:
+    starts = str(tmp_path / "starts")
+    with NearbyExecutor({"one": GIB}) as executor:
+        _taught(executor, starts)
+        held = executor.submit(work, starts, 0, gate.path)
+        waiting = [executor.submit(work, starts, number) for number in range(1, 12)]
+        gate.await_arrival()
+        _await_state(waiting, State.QUEUED)
+        gate.release()
+        assert gather([held, *waiting], timeout=60) == list(range(12))
+    assert lines(Path(starts))[100:] == [str(number) for number in range(12)]
+
+
+def long_work(starts: str, number: int, gate: str) -> int:
+    """The same under another name."""
+    return work(starts, number, gate)
+
+
+def test_nothing_is_sent_behind_a_job_that_is_known_to_take_long(gate: Gate, tmp_path: Path) -> None:
+    starts = str(tmp_path / "starts")
+    with NearbyExecutor({"one": GIB}) as executor:
+        _taught(executor, starts)
+        # Nothing is known of it: it is taken for long.
+        held = executor.submit(long_work, starts, 0, gate.path)
+        waiting = [executor.submit(work, starts, number) for number in range(1, 12)]
+        gate.await_arrival()
+        assert {_state(job) for job in waiting} == {State.QUEUED}
+        gate.release()
+        assert gather([held, *waiting], timeout=60) == list(range(12))
+
+
+def test_a_shutdown_cancels_what_was_sent_and_has_not_started(gate: Gate, tmp_path: Path) -> None:
+    starts = str(tmp_path / "starts")
+    with NearbyExecutor({"one": GIB}) as executor:
+        _taught(executor, starts)
+        held = executor.submit(work, starts, 0, gate.path)
+        waiting = [executor.submit(work, starts, number) for number in range(1, 12)]
+        gate.await_arrival()
+        executor.shutdown(wait=False, cancel_futures=True)
+        assert len(wait(waiting, timeout=60).done) == 11
+        gate.release()
+        assert held.result(timeout=60) == 0
+        assert all(job.cancelled() for job in waiting)
+    assert lines(Path(starts))[100:] == ["0"]
+
+
+@pytest.mark.parametrize("max_workers", [None, 1])
+def test_a_place_on_a_node_that_never_tells_of_itself_holds_nothing_up(gate: Gate, max_workers: int | None) -> None:
+    with NearbyExecutor({"one": GIB}, max_workers=max_workers) as executor:
+        held = executor.submit(meet, gate.path, "held")
+        gate.await_arrival()
+        executor.link.strange.append("other")
+        waiting = executor.submit(pow, 2, 3)
+        gate.release()
+        assert held.result(timeout=60) == "held"
+        assert waiting.result(timeout=60) == 8
+
+
+def test_nothing_is_looked_at_again_and_again_while_a_place_is_idle_and_jobs_wait(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[None] = []
+    turn = Keeper._turn
+
+    def counted(self: Keeper) -> None:
+        turns.append(None)
+        turn(self)
+
+    monkeypatch.setattr(Keeper, "_turn", counted)
+    with NearbyExecutor({"small": GIB // 4, "large": 2 * GIB}) as executor:
+        large = executor.with_options(memory_limit="1GiB")
+        jobs = [large.submit(meet, gate.path, number) for number in range(2)]
+        gate.await_arrival()
+        wait(jobs, timeout=1.5)
+        turns.clear()
+        wait(jobs, timeout=1.5)
+        assert len(turns) < 50
+        gate.release()
+        gate.await_arrival()
+        gate.release()
+        assert gather(jobs, timeout=60) == [0, 1]
