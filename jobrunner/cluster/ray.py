@@ -152,6 +152,8 @@ class _RayLink:
         self._config = config
         self._resources = resources
         self._actors: dict[str, Any] = {}
+        # The names of the nodes that have told of themselves; a dict for its order.
+        self._useful: dict[str, None] = {}
         # By Ray's ids: the names of the nodes that have lanes, or were found to be of no use.
         self._names: dict[str, str] = {}
         self._resources_of: dict[str, dict[str, float]] = {}
@@ -274,17 +276,32 @@ class _RayLink:
                 return
 
     def _ask_lease(self, lease: int, threads: int) -> None:
-        from ray.util import placement_group_table
-
-        if self._others_wait(placement_group_table()):
+        if self._others_wait(self._find_groups()):
             self._deferred[lease] = threads, time.monotonic()
         else:
             self._make_group(lease, threads)
 
-    def _others_wait(self, table: Mapping[str, Mapping[str, Any]]) -> bool:
+    def _find_groups(self) -> Mapping[str, tuple[str, list[str]]]:
+        """All placement groups: state and nodes, by id; empty where nobody tells.
+
+        Asked of a node: Ray ends a process whose own call of the head is under way when the connection is closed.
+        """
+        for name in list(self._useful):
+            actor = self._actors.get(name)
+            if actor is None or self._closing or not self._is_connected():
+                continue
+            try:
+                groups: Mapping[str, tuple[str, list[str]]] = actor.groups.remote().future().result(_CONNECT_S)
+            except Exception:
+                _log.debug("a Ray node does not tell of placement groups", exc_info=True)
+            else:
+                return groups
+        return {}
+
+    def _others_wait(self, groups: Mapping[str, tuple[str, list[str]]]) -> bool:
         """Whether others' placement groups wait, which Ray tries again now and then, but a new one at once."""
         ours = {group.id.hex() for group in self._groups.values()}
-        return any(entry.get("state") == "PENDING" and name not in ours for name, entry in table.items())
+        return any(state == "PENDING" and name not in ours for name, (state, _) in groups.items())
 
     def _make_group(self, lease: int, threads: int) -> None:
         from ray.util import placement_group
@@ -299,20 +316,18 @@ class _RayLink:
             _remove(group)
 
     def _look_for_leases(self) -> None:
-        from ray.util import placement_group_table
-
-        table = placement_group_table()
+        groups = self._find_groups()
         if self._deferred:
-            patience = _DEFERENCE_S if self._others_wait(table) else 0.0
+            patience = _DEFERENCE_S if self._others_wait(groups) else 0.0
             for lease, (threads, since) in list(self._deferred.items()):
                 if time.monotonic() - since >= patience:
                     del self._deferred[lease]
                     self._make_group(lease, threads)
         for lease, group in list(self._groups.items()):
-            entry = table.get(group.id.hex(), {})
-            if lease not in self._placed and entry.get("state") == "CREATED":
+            state, nodes = groups.get(group.id.hex(), ("", []))
+            if lease not in self._placed and state == "CREATED":
                 # A node that has just come is known when the watch has found it.
-                name = self._names.get(next(iter(entry["bundles_to_node_id"].values())))
+                name = self._names.get(nodes[0])
                 if name is not None:
                     self._placed.add(lease)
                     self._told.leased(lease, name)
@@ -404,10 +419,12 @@ class _RayLink:
     def _forget(self, name: str) -> None:
         """A node has no lanes any more; if it is there still, it gets new ones."""
         self._actors.pop(name, None)
+        self._useful.pop(name, None)
         for identity in [one for one, other in list(self._names.items()) if other == name]:
             self._names.pop(identity, None)
 
     def _take_node(self, name: str, description: Mapping[str, Any]) -> None:
+        self._useful[name] = None
         self._told.node_up(name, description)
         self._collect(name)
 
@@ -500,7 +517,12 @@ class _RayLink:
             self._closing = self._lost = True
         self._stop()
         self._told.lost(why)
-        # Ray ends a process that goes on being connected with a head that is gone, after a minute.
+        threading.Thread(target=self._let_go, name="jobrunner-ray-end", daemon=True).start()
+
+    def _let_go(self) -> None:
+        """Let go of a connection that is lost: Ray ends a process that goes on having it, after a minute."""
+        # What is asked for without a connection, Ray asks of another cluster, or one that it starts.
+        self._clerk.join(2 * _CONNECT_S)
         _connections.end(self._connection)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray.util import placement_group_table
 
 from jobrunner.cluster.link import NodeConfig
 from jobrunner.cluster.node import Node, describe_node
@@ -44,6 +45,14 @@ class Lanes:
     def collect(self) -> list[tuple[Any, ...]] | None:
         """What has happened in the lanes; None once they are closed."""
         return self._node.collect(_COLLECT_S)
+
+    def groups(self) -> dict[str, tuple[str, list[str]]]:
+        """The state of each placement group of the cluster, by its id, and the ids of the nodes that it is on."""
+        table = placement_group_table()
+        return {
+            group: (str(entry.get("state")), list(dict(entry.get("bundles_to_node_id", {})).values()))
+            for group, entry in table.items()
+        }
 
     def undelivered(self, why: str) -> bool:
         """What the last collect gave has not arrived; see `Node.undelivered`."""
