@@ -68,10 +68,13 @@ class Waiter:
         return self._got[0]
 
 
+_PUT_BACK = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+
+
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Puts the signal handlers back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _PUT_BACK}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -246,7 +249,11 @@ def test_a_timer_that_raises_at_any_moment_leaves_every_handler_as_it_was(script
     script(_PROGRAM, "timer_at_random", 500, 1, options=("-X", "dev")).check()
 
 
-def test_a_signal_ends_the_wait_at_once(make_local: MakeLocal, gate: Gate, attended: threading.Event) -> None:
+def test_a_signal_ends_the_wait_at_once(
+    make_local: MakeLocal, gate: Gate, attended: threading.Event, handlers: None
+) -> None:
+    # A program that a shell runs in the background begins with this signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     executor = make_local(1)
     executor.submit(abs, 1).result()
     job = executor.submit(meet, gate.path, "met")
