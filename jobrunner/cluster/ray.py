@@ -191,8 +191,7 @@ class _RayLink:
         if actor is None:
             self._told.posted(node, "it is gone")
             return
-        if not self._is_connected():
-            self._lose(_DISCONNECTED)
+        if self._is_cut_off():
             return
         try:
             answer = actor.post.remote(operations).future()
@@ -248,6 +247,13 @@ class _RayLink:
         """Whether the connection is there still: asked for something without one, Ray starts a cluster."""
         return _identity() == self._connection
 
+    def _is_cut_off(self) -> bool:
+        """Whether the connection is there no more; the keeper is told so."""
+        if self._is_connected():
+            return False
+        self._lose(_DISCONNECTED)
+        return True
+
     def _stop(self) -> None:
         """Have the threads come to their ends."""
         self._pause.set()
@@ -266,8 +272,7 @@ class _RayLink:
                 # The watch finds out whether it is gone for good.
                 if self._pause.wait(_LEASES_S):
                     return
-            if not self._is_connected():
-                self._lose(_DISCONNECTED)
+            if self._is_cut_off():
                 return
             try:
                 what(*args)
@@ -340,8 +345,7 @@ class _RayLink:
             if not self._head_answers():
                 self._lose(f"its head has not answered for {_SILENCE_S:g} s")
                 return
-            if not self._is_connected():
-                self._lose(_DISCONNECTED)
+            if self._is_cut_off():
                 return
             try:
                 for name, lanes in self._find_nodes().items():
@@ -433,8 +437,7 @@ class _RayLink:
         actor = self._actors.get(name)
         if actor is None or self._closing:
             return
-        if not self._is_connected():
-            self._lose(_DISCONNECTED)
+        if self._is_cut_off():
             return
 
         def take(done: Any) -> None:
@@ -478,8 +481,8 @@ class _RayLink:
         def find_out() -> None:
             if not self._head_answers():
                 self._lose(f"its head does not answer, nor does node {name} ({why})")
-            elif not self._is_connected():
-                self._lose(_DISCONNECTED)
+            elif self._is_cut_off():
+                return
             elif not self._closing:
                 actor = self._actors.get(name)
                 if actor is not None:
@@ -522,7 +525,8 @@ class _RayLink:
     def _let_go(self) -> None:
         """Let go of a connection that is lost: Ray ends a process that goes on having it, after a minute."""
         # What is asked for without a connection, Ray asks of another cluster, or one that it starts.
-        self._clerk.join(2 * _CONNECT_S)
+        if self._clerk.is_alive():
+            self._clerk.join(2 * _CONNECT_S)
         _connections.end(self._connection)
 
 
