@@ -58,7 +58,7 @@ class DaskCluster:
         self.workers = [self.add_worker() for _ in range(workers)]
         self.await_workers(workers)
 
-    def _start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, *command: str, **variables: str) -> subprocess.Popen[bytes]:
         log = open(Path(self._logs.name) / f"{name}.log", "wb")  # noqa: SIM115 (it is the process's)
         with log:
             return subprocess.Popen(
@@ -66,7 +66,7 @@ class DaskCluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=environment(),
+                env={**environment(), **variables},
                 cwd=self._logs.name,
                 start_new_session=True,
             )
@@ -77,13 +77,14 @@ class DaskCluster:
             "--no-dashboard", "--no-show",
         )  # fmt: skip
 
-    def add_worker(self, *options: str) -> subprocess.Popen[bytes]:
-        """One more worker."""
+    def add_worker(self, *options: str, **variables: str) -> subprocess.Popen[bytes]:
+        """One more worker, with variables of its environment."""
         self._made += 1
         kind = "--nanny" if self._nanny else "--no-nanny"
         return self._start(
             f"worker-{self._made}", "distributed.cli.dask_worker", self.address, "--nthreads", str(self._cpus), kind,
             "--no-dashboard", "--memory-limit", "4GiB", "--name", f"worker-{self._made}", *options,
+            **variables,
         )  # fmt: skip
 
     def restart_head(self) -> None:

@@ -93,7 +93,7 @@ class _DaskLink:
     def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
         self._run(self._post(node, operations))
 
-    def ask_lease(self, lease: int, threads: int, places: Sequence[str] | None) -> None:
+    def ask_lease(self, lease: int, threads: int, places: Collection[str] | None) -> None:
         self._run(self._ask_lease(lease, places))
 
     def release_lease(self, lease: int) -> None:
@@ -279,7 +279,7 @@ class _DaskLink:
             self._known[address] = description
             self._heard.notify_all()
 
-    async def _ask_lease(self, lease: int, places: Sequence[str] | None) -> None:
+    async def _ask_lease(self, lease: int, places: Collection[str] | None) -> None:
         from jobrunner.cluster.dask_node import hold_lease
 
         key = f"jobrunner-lease-{self._session}-{lease}"
@@ -287,7 +287,9 @@ class _DaskLink:
         if places is not None:
             options["workers"] = list(places)
         elif self._misfits:
-            options["workers"] = [address for address in self._known if address not in self._misfits]
+            fit = [address for address in self._known if address not in self._misfits]
+            # An empty list would mean any worker; the scheduler's address is that of none.
+            options["workers"] = fit or [self.address]
             self._narrow.add(lease)
         future = self._client.submit(hold_lease, self._session, key, lease, key=key, pure=False, **options)
         self._leases[lease] = future

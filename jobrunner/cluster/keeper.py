@@ -108,6 +108,8 @@ class Keeper:
         self._queues = Queues()
         self._leases = Leases(link, max_workers, self._nodes, self._queues)
         self._unfinished: set[ClusterJob] = set()
+        # How many were seen to run, and are at their node still.
+        self._running = 0
         self._orders = itertools.count(1)
         self._seqs = itertools.count(1)
         # Seconds that jobs of a name take, smoothed.
@@ -204,10 +206,9 @@ class Keeper:
 
     def stats(self) -> dict[str, int]:
         """How many jobs wait, run and ended how; how many nodes and leases there are, and how many nodes were lost."""
-        jobs = list(self._unfinished)
-        running = sum(job.seen_running for job in jobs)
+        running = self._running
         return {
-            "queued": len(jobs) - running,
+            "queued": max(0, len(self._unfinished) - running),
             "running": running,
             **self.counts,
             "workers": sum(lease.node is not None for lease in self._leases),
@@ -371,7 +372,8 @@ class Keeper:
 
     def _finish(self, job: ClusterJob, settlement: Settlement) -> None:
         if job.state is State.QUEUED:
-            self._made_room()  # its entry in the queue is passed over
+            self._made_room()
+            self._queues.left(job)
         job.state = State.FINAL
         if job.finished is None:
             job.finished = time.time()
@@ -420,7 +422,8 @@ class Keeper:
 
     def _leave(self, job: ClusterJob, node: KnownNode) -> None:
         """A job is at its node no more."""
-        node.jobs.pop(job.order, None)
+        del node.jobs[job.order]
+        self._running -= job.seen_running
         lease = self._leases.get(job.lease)
         if lease is not None:
             lease.remove(job)
@@ -480,6 +483,7 @@ class Keeper:
         node = lease.node
         assert node is not None
         self._made_room()
+        self._queues.left(job)
         job.state = State.SENT
         job.node, job.lease, job.order = node.name, lease.number, next(self._orders)
         job.sent = time.monotonic()
@@ -608,7 +612,7 @@ class Keeper:
         self._leases.node_has_gone(name)
         unsent = {one[1] for one in node.outbox if one[0] == "job"}
         for order, job in list(node.jobs.items()):
-            node.jobs.pop(order)
+            self._leave(job, node)
             if order in unsent:
                 job.attempts -= 1
                 self._requeue(job)
@@ -625,6 +629,7 @@ class Keeper:
         self._lost = f"the {self.engine} cluster at {self.address} can't be reached any more: {why}"
         _log.warning("%s", self._lost)
         self._nodes.clear()
+        self._running = 0
         self.nodes = {}
         self._leases.clear()
         for job in list(self._unfinished):
@@ -666,6 +671,7 @@ class Keeper:
                 self._take_outcome(job, node, *facts[1:])
             elif kind == "running":
                 self._take_fields(job, node, facts[1])
+                self._running += not job.seen_running
                 job.seen_running, job.seen = True, time.monotonic()
                 lease = self._leases.get(job.lease)
                 if lease is not None:

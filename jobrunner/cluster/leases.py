@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from jobrunner.cluster.job import ClusterJob
 from jobrunner.cluster.link import Link
 from jobrunner.cluster.queues import Queues
 from jobrunner.cluster.records import KnownNode, Lease
@@ -66,7 +67,8 @@ class Leases:
         return self._max_workers - sum(bool(lease.jobs) for lease in self._leases.values())
 
     def open(self, threads: int, now: float) -> list[Lease]:
-        """Those that may be sent jobs of so many threads: the ones that have least first."""
+        """Those that may be sent jobs of so many threads: those that the next may go to first, and that have least."""
+        head = self._queues.head(threads)
         found = [
             lease
             for lease in self._leases.values()
@@ -75,7 +77,12 @@ class Leases:
             and now < lease.until
             and not lease.is_held_up(now, _TAKE_BACK_S)
         ]
-        return sorted(found, key=lambda lease: len(lease.jobs))
+
+        def key(lease: Lease) -> tuple[bool, int]:
+            takes = head is None or (lease.node is not None and lease.node.takes(head.options))
+            return not takes, len(lease.jobs)
+
+        return sorted(found, key=key)
 
     def due(self, now: float) -> list[float]:
         """When there is something to do though nothing comes."""
@@ -119,26 +126,86 @@ class Leases:
                 self._drop_all(lease for lease in leases if not lease.jobs)
                 idle = 0
             elif head is not None:
-                self._ask_for(threads, head.options.memory_bytes, self._renewed(leases, now), now)
+                self._ask_for(head, self._renewed(leases, now), now)
                 idle = 0
             else:
                 idle = self._give_back(leases, now)
             self._take_back(leases, idle, now)
 
-    def _ask_for(self, threads: int, memory: int, leases: list[Lease], now: float) -> None:
-        """Ask for leases for the jobs of so many threads, the next of which needs so much memory."""
-        jobs = self._queues.count(threads) + sum(len(lease.jobs) for lease in leases)
-        wanted = jobs - sum(self._is_of_use(lease, now) for lease in leases)
-        if self._max_workers is None:
-            cores = sum(node.cores // threads for node in self._nodes.values())
-            room = cores + self._link.most_waiting - len(leases)
-        else:
-            # Where the engine chose a node that won't do, the lease is kept, so that it chooses another.
-            room = self._max_workers - sum(self._is_of_use(lease, now) for lease in self._leases.values())
-            idle = [lease for lease in leases if not lease.jobs and lease.node is not None]
-            self._drop_all([lease for lease in idle if self._is_of_use(lease, now)][: max(0, -room)])
-        for _ in range(min(room, wanted)):
-            self._ask(threads, memory)
+    def _ask_for(self, head: ClusterJob, leases: list[Lease], now: float) -> None:
+        """Ask for leases for the jobs of one number of threads that wait, the next of which is `head`.
+
+        Where nodes differ in memory, each job has leases asked for at the nodes that will do for it, so that one that
+        waits for a large node holds up none that any node would do for.
+        """
+        threads = head.options.threads
+        known = [lease for lease in leases if now <= lease.placed + _STRANGE_S]
+        for_next = self._fitting(threads, head.options.memory_bytes)
+        levels = self._levels(threads)
+        jobs = 0
+        for nodes, count in levels:
+            jobs += count
+            wanted = jobs - sum(not lease.jobs and _serves(lease, nodes) for lease in known)
+            if nodes is levels[-1][0]:
+                # Those that wait behind others would do better apart.
+                wanted += sum(len(lease.jobs) - 1 for lease in known if lease.jobs)
+            if self._max_workers is None:
+                room = self._free_room(threads, known, nodes)
+            else:
+                room = self._bounded_room(threads, known, nodes, self._max_workers, now)
+                if nodes == for_next:
+                    room = self._see_to_next(known, nodes, room)
+            known += [self._ask(threads, nodes) for _ in range(min(room, wanted))]
+
+    def _levels(self, threads: int) -> list[tuple[frozenset[str] | None, int]]:
+        """The nodes that will do for jobs of so many threads that wait, and for how many; the fewest nodes first.
+
+        Those that will do for less memory are among those that will do for more; None is all of them.  What fits
+        nowhere may go everywhere: there it is told so.
+        """
+        levels: dict[frozenset[str] | None, int] = {}
+        for memory, count in self._queues.needs(threads).items():
+            nodes = self._fitting(threads, memory)
+            levels[nodes] = levels.get(nodes, 0) + count
+        return sorted(levels.items(), key=lambda level: math.inf if level[0] is None else len(level[0]))
+
+    def _fitting(self, threads: int, memory: int) -> frozenset[str] | None:
+        nodes = frozenset(name for name, node in self._nodes.items() if node.fits(threads, memory))
+        return nodes if 0 < len(nodes) < len(self._nodes) else None
+
+    def _free_room(self, threads: int, leases: list[Lease], nodes: frozenset[str] | None) -> int:
+        """How many more leases may be asked for, of such nodes, where there is no `max_workers`."""
+        fitting = (node for name, node in self._nodes.items() if nodes is None or name in nodes)
+        return sum(node.cores // threads for node in fitting) + self._link.most_waiting - len(_meant(leases, nodes))
+
+    def _bounded_room(
+        self, threads: int, leases: list[Lease], nodes: frozenset[str] | None, max_workers: int, now: float
+    ) -> int:
+        """The same with `max_workers`; below zero where there are more than may be used."""
+        others = (lease for lease in self._leases.values() if lease.threads != threads)
+        used = sum(self._is_of_use(lease, now) for lease in others) + sum(bool(lease.jobs) for lease in leases)
+        return max_workers - used - sum(not lease.jobs for lease in _meant(leases, nodes))
+
+    def _see_to_next(self, leases: list[Lease], nodes: frozenset[str] | None, room: int) -> int:
+        """With `max_workers`, the next job has a lease, though those behind it are at work elsewhere.
+
+        Beside that, idle ones are given back that are more than may be used.
+
+        Args:
+            leases: of its number of threads.
+            nodes: those that will do for it.
+            room: how many more may be asked for, as far as that is not seen to.
+
+        Returns:
+            How many more may be asked for.
+        """
+        there = [lease for lease in leases if _serves(lease, nodes)]
+        at_work_elsewhere = any(lease.jobs for lease in leases) and not any(lease.jobs for lease in there)
+        if at_work_elsewhere and not there:
+            return 1
+        idle = [lease for lease in there if not lease.jobs and lease.node is not None]
+        self._drop_all(idle[1 if at_work_elsewhere else 0 :][: max(0, -room)])
+        return room
 
     def _is_of_use(self, lease: Lease, now: float) -> bool:
         """Whether a lease has jobs, or may get the next that waits."""
@@ -147,12 +214,11 @@ class Leases:
             return False
         return bool(lease.jobs) or head is None or lease.node is None or lease.node.takes(head.options)
 
-    def _ask(self, threads: int, memory: int) -> None:
-        fitting = tuple(name for name, node in self._nodes.items() if node.fits(threads, memory))
-        places = None if len(fitting) == len(self._nodes) else fitting
+    def _ask(self, threads: int, places: frozenset[str] | None) -> Lease:
         lease = Lease(next(self._numbers), threads, places)
         self._leases[lease.number] = lease
         self._link.ask_lease(lease.number, threads, places)
+        return lease
 
     def _renewed(self, leases: list[Lease], now: float) -> list[Lease]:
         """Leases whose term is over are given back, once they have no jobs: at the engine, we queue behind others then.
@@ -275,3 +341,17 @@ class Leases:
     def _drop_narrow(self) -> None:
         """Nodes have come or gone: what waits for some of them only is asked for anew."""
         self._drop_all(lease for lease in list(self._leases.values()) if lease.waits and lease.places is not None)
+
+
+def _serves(lease: Lease, nodes: frozenset[str] | None) -> bool:
+    """Whether a lease is on one of such nodes, or will be, as far as that is known."""
+    if nodes is None:
+        return True
+    if lease.node is not None:
+        return lease.node.name in nodes
+    return lease.place is not None or (lease.places is not None and lease.places <= nodes)
+
+
+def _meant(leases: Iterable[Lease], nodes: frozenset[str] | None) -> list[Lease]:
+    """The leases on such nodes, and those that were asked for at just these."""
+    return [lease for lease in leases if (lease.places == nodes if lease.waits else _serves(lease, nodes))]

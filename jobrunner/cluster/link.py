@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 __all__ = ["Link", "NodeConfig", "Told", "version_of"]
@@ -68,7 +68,7 @@ class Link(Protocol):
     def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
         """Send operations to a node; `Told.posted` follows, and no other post to it before."""
 
-    def ask_lease(self, lease: int, threads: int, places: Sequence[str] | None) -> None:
+    def ask_lease(self, lease: int, threads: int, places: Collection[str] | None) -> None:
         """Ask for a slot of so many cores, on whichever node, or (where the engine can choose) one of `places`."""
 
     def release_lease(self, lease: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from jobrunner.cluster.job import ClusterJob, State
@@ -20,15 +21,26 @@ Entry = tuple[float, int, ClusterJob]
 class Queues:
     """The queues, by numbers of threads.
 
-    A job that is over, or was sent, is left in its queue, and passed over when its turn comes.
+    A job that is over is left in its queue, and passed over when its turn comes; it counts no more.
     """
 
     def __init__(self) -> None:
         self._heaps: dict[int, list[Entry]] = {}
+        # How many wait, by the bytes that they need.
+        self._needs: dict[int, Counter[int]] = {}
 
     def push(self, job: ClusterJob) -> None:
         """Have a job wait, in its place: a second time, too."""
-        heapq.heappush(self._heaps.setdefault(job.options.threads, []), (-job.options.priority, job.seq, job))
+        threads = job.options.threads
+        heapq.heappush(self._heaps.setdefault(threads, []), (-job.options.priority, job.seq, job))
+        self._needs.setdefault(threads, Counter())[job.options.memory_bytes] += 1
+
+    def left(self, job: ClusterJob) -> None:
+        """A job waits no more: it was sent, or is over."""
+        needs = self._needs[job.options.threads]
+        needs[job.options.memory_bytes] -= 1
+        if not needs[job.options.memory_bytes]:
+            del needs[job.options.memory_bytes]
 
     def kinds(self) -> list[int]:
         """The numbers of threads of which jobs wait."""
@@ -38,8 +50,12 @@ class Queues:
         return list(self._heaps)
 
     def count(self, threads: int) -> int:
-        """How many wait, or more: some may be over."""
-        return len(self._heaps.get(threads, ()))
+        """How many wait."""
+        return self.needs(threads).total()
+
+    def needs(self, threads: int) -> Counter[int]:
+        """How many wait, by the bytes of memory that they need."""
+        return self._needs.get(threads, Counter())
 
     def head(self, threads: int) -> ClusterJob | None:
         """The next job of a queue, which stays there."""
@@ -66,6 +82,7 @@ class Queues:
     def clear(self) -> None:
         """Forget all."""
         self._heaps.clear()
+        self._needs.clear()
 
     def yielding(self, runs_anywhere: Callable[[ClusterJob], bool], others: Iterable[int]) -> set[int]:
         """The numbers of threads whose jobs make room for the first of all, which is of another number.

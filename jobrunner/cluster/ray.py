@@ -8,7 +8,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from jobrunner.cluster.connect import check_reachable, in_time, unreachable
@@ -204,7 +204,7 @@ class _RayLink:
             return
         answer.add_done_callback(lambda done: self._told.posted(node, _failure(done)))
 
-    def ask_lease(self, lease: int, threads: int, places: Sequence[str] | None) -> None:
+    def ask_lease(self, lease: int, threads: int, places: Collection[str] | None) -> None:
         # Ray chooses by CPUs and resources; where it chose a node that won't do, another lease is asked for.
         self._errands.put((self._ask_lease, (lease, threads)))
 

@@ -53,7 +53,7 @@ class Lease:
         places: the names of the nodes that will do; None: all.
     """
 
-    def __init__(self, number: int, threads: int, places: tuple[str, ...] | None = None) -> None:
+    def __init__(self, number: int, threads: int, places: frozenset[str] | None = None) -> None:
         self.number = number
         self.threads = threads
         self.places = places

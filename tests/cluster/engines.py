@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from jobrunner.cluster.executor import ClusterExecutor
@@ -16,18 +16,20 @@ __all__ = ["NearbyExecutor", "NearbyLink"]
 class NearbyLink:
     """The connection with nodes of one core each; see `Link`.
 
-    Leases get the first place that is free, whatever they are for, in the order of the nodes.
+    Leases get the first place that is free, in the order of the nodes.
 
     Args:
         memory: bytes that each node has, by its name.
         config: what the nodes are made with.
+        chooses: whether that is one of those that will do, as with Dask; else whichever there is, as with Ray.
     """
 
     engine = "nearby"
     address = "here"
     most_waiting = 2
 
-    def __init__(self, memory: dict[str, int], config: NodeConfig) -> None:
+    def __init__(self, memory: dict[str, int], config: NodeConfig, *, chooses: bool) -> None:
+        self._chooses = chooses
         self._descriptions = {
             name: {**describe_node(1, size), "resources": {}, "host": name} for name, size in memory.items()
         }
@@ -38,7 +40,7 @@ class NearbyLink:
         self._placed: dict[str, int | None] = dict.fromkeys(memory)
         #: names of places on nodes that never tell of themselves, and are given first
         self.strange: list[str] = []
-        self._waiting: list[int] = []
+        self._waiting: dict[int, Collection[str] | None] = {}
         self._collectors: list[threading.Thread] = []
         #: while it is not set, nothing is heard of any node
         self.heard = threading.Event()
@@ -73,14 +75,14 @@ class NearbyLink:
             there.post(operations)
             self._told.posted(node, None)
 
-    def ask_lease(self, lease: int, threads: int, places: Sequence[str] | None) -> None:
+    def ask_lease(self, lease: int, threads: int, places: Collection[str] | None) -> None:
         with self._lock:
-            self._waiting.append(lease)
+            self._waiting[lease] = places if self._chooses else None
         self._place()
 
     def release_lease(self, lease: int) -> None:
         with self._lock:
-            self._waiting = [one for one in self._waiting if one != lease]
+            self._waiting.pop(lease, None)
             for name, holder in self._placed.items():
                 if holder == lease:
                     self._placed[name] = None
@@ -89,10 +91,13 @@ class NearbyLink:
     def _place(self) -> None:
         with self._lock:
             self._placed = {**dict.fromkeys(self.strange), **self._placed}
-            free = [name for name, holder in self._placed.items() if holder is None]
-            placed = dict(zip(free, self._waiting, strict=False))
+            placed = {}
+            for name, holder in self._placed.items():
+                fits = (lease for lease, places in self._waiting.items() if places is None or name in places)
+                if holder is None and (lease := next(fits, None)) is not None:
+                    del self._waiting[lease]
+                    placed[name] = lease
             self._placed.update(placed)
-            self._waiting = self._waiting[len(placed) :]
         for name, lease in placed.items():
             self._told.leased(lease, name)
 
@@ -113,10 +118,11 @@ class NearbyExecutor(ClusterExecutor):
 
     Args:
         memory: bytes that each node has, by its name.
+        chooses: see `NearbyLink`.
         options: of a `ClusterExecutor`.
     """
 
-    def __init__(self, memory: dict[str, int], **options: Any) -> None:
+    def __init__(self, memory: dict[str, int], *, chooses: bool = False, **options: Any) -> None:
         config = self._configure(options)
-        self.link = NearbyLink(memory, config)
+        self.link = NearbyLink(memory, config, chooses=chooses)
         self._begin(self.link, {})

@@ -184,3 +184,39 @@ def test_nothing_is_looked_at_again_and_again_while_a_place_is_idle_and_jobs_wai
         gate.await_arrival()
         gate.release()
         assert gather(jobs, timeout=60) == [0, 1]
+
+
+@pytest.mark.parametrize("chooses", [True, False])
+@pytest.mark.parametrize("max_workers", [None, 2])
+def test_a_job_that_waits_for_a_large_node_holds_up_none_that_would_do_with_another(
+    gate: Gate, max_workers: int | None, chooses: bool
+) -> None:
+    nodes = {"small": GIB // 4, "large": 2 * GIB}
+    with NearbyExecutor(nodes, chooses=chooses, max_workers=max_workers) as executor:
+        large = executor.with_options(memory_limit="1GiB")
+        held = [large.submit(meet, gate.path, number) for number in range(2)]
+        gate.await_arrival()
+        small = [executor.submit(pow, number, 2) for number in range(20)]
+        assert gather(small, timeout=60) == [number**2 for number in range(20)]
+        assert {_state(job) for job in held} == {State.SENT, State.QUEUED}
+        gate.release()
+        gate.await_arrival()
+        gate.release()
+        assert gather(held, timeout=60) == [0, 1]
+
+
+@pytest.mark.parametrize("chooses", [True, False])
+def test_a_job_that_waits_for_a_large_node_is_the_next_however_many_are_behind_it(
+    gate: Gate, tmp_path: Path, chooses: bool
+) -> None:
+    starts = str(tmp_path / "starts")
+    nodes = {"small": GIB // 4, "large": 2 * GIB}
+    with NearbyExecutor(nodes, chooses=chooses, max_workers=1) as executor:
+        held = executor.submit(work, starts, 0, gate.path)
+        gate.await_arrival()
+        large = executor.with_options(memory_limit="1GiB").submit(work, starts, 1)
+        small = [executor.submit(work, starts, number) for number in range(2, 9)]
+        assert not wait([large], timeout=0.5).done
+        gate.release()
+        assert gather([held, large, *small], timeout=60) == list(range(9))
+    assert lines(Path(starts))[1] == "1"
