@@ -84,10 +84,21 @@ def holdings() -> dict[str, Any]:
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "kernel threads": _kernel_threads(),
         "shared memory": sorted(path for path in mapped if path.startswith(("/memfd:", "/dev/shm", "/dev/zero"))),
-        # loky's semaphores have the pid of their maker in their names.
-        "names in /dev/shm": sorted(name for name in os.listdir("/dev/shm") if f"-{os.getpid()}-" in name),
+        "names in /dev/shm": _names_in_shared_memory(),
         "children": _children(),
     }
+
+
+def _names_in_shared_memory() -> list[str]:
+    # loky's semaphores have the pid of their maker in their names.
+    return sorted(name for name in os.listdir("/dev/shm") if f"-{os.getpid()}-" in name)
+
+
+def _await_unlinking() -> None:
+    """Wait until loky's names are gone: the spawner unlinks them when a worker serves, a spare one too."""
+    deadline = time.monotonic() + _LEAVING_S
+    while _names_in_shared_memory() and time.monotonic() < deadline:
+        os.sched_yield()
 
 
 def _holdings_after_shutdown() -> dict[str, Any]:
@@ -164,6 +175,7 @@ def tiny_jobs(jobs: int, first: int) -> None:
         for _ in range(100):
             executor.submit(same, 1).result()
         pids = workers()
+        _await_unlinking()
         before, caller_bytes = holdings(), resident_bytes()
         worker_bytes = {pid: resident_bytes(pid) for pid in pids}
         submit_and_check(executor, jobs)
