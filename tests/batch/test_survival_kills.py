@@ -65,7 +65,7 @@ def test_four_kills_change_no_result_and_repeat_no_point_that_was_done(killing: 
     survive(killing, points=300, kills=4, most_changes=150)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_fifty_kills_change_no_result_and_repeat_no_point_that_was_done(killing: Killing) -> None:
     survive(killing, points=2000, kills=50, most_changes=120)

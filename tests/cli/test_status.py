@@ -260,7 +260,7 @@ def test_it_reads_points_out_of_an_index_alone_and_of_outcomes_the_last(
     assert "TEMP B-TREE" not in about_outcomes[0][1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_million_points_are_told_in_one_page(store: StoreBuilder) -> None:
     batch = store.batch(total=1_000_000)
     runner = store.runner(batch, activity=activity())
