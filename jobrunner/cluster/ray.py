@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import socket
 import threading
@@ -11,9 +10,9 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from jobrunner.cluster.connect import check_reachable, in_time, unreachable
 from jobrunner.cluster.executor import ClusterExecutor
 from jobrunner.cluster.link import NodeConfig, Told
+from jobrunner.cluster.ray_connection import CONNECT_S, connections, current_connection
 from jobrunner.cluster.versions import check_nodes, differences, misfit
 from jobrunner.errors import JobRunnerError
 
@@ -21,8 +20,6 @@ __all__ = ["RayExecutor"]
 
 _log = logging.getLogger("jobrunner")
 
-#: Connecting gives up after so many seconds.
-_CONNECT_S = 5.0
 #: How often it is looked for nodes that have come, and for leases that have got their place while some wait.
 _NODES_S, _LEASES_S = 1.0, 0.05
 #: For how long the head of the cluster may not answer.
@@ -32,108 +29,6 @@ _SILENCE_S = 5.0
 _DEFERENCE_S = 2.0
 
 _DISCONNECTED = "this process has ended its connection with Ray (ray.shutdown)"
-_START = "`ray start --head` starts one; address='local' starts one in this process"
-
-
-class _Connections:
-    """How many links use the connection with Ray that one of them has made in this process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # Of the connection that there is, as far as is known: others than links may begin and end one.
-        self._identity = ""
-        self._users = 0
-        self._ours = False
-        self._pid = os.getpid()
-
-    def begin(self, address: str | None) -> str:
-        """Connect with a cluster, unless this process is connected.
-
-        Returns:
-            What the connection is known by.
-
-        Raises:
-            JobRunnerError: nobody answers, or the process is connected with another cluster.
-        """
-        import ray
-
-        if self._pid != os.getpid() and ray.is_initialized():
-            raise JobRunnerError(
-                "Ray does not survive a fork: connect with it in a process that was not forked from one"
-            )
-        with self._lock:
-            if not ray.is_initialized():
-                where = address or os.environ.get("RAY_ADDRESS") or "auto"
-                if where not in ("auto", "local") and "://" not in where:
-                    check_reachable(f"tcp://{where}", "Ray cluster", _START, _CONNECT_S / 2)
-                init_log = logging.getLogger("ray._private.worker")
-                init_log.addFilter(_is_no_remark)
-                try:
-                    in_time(
-                        lambda: ray.init(
-                            address=where, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False
-                        ),
-                        # To start one takes longer than to find one.
-                        60 if where == "local" else _CONNECT_S + 1,
-                    )
-                except Exception as error:
-                    raise unreachable(where, "Ray cluster", _START, error) from error
-                finally:
-                    init_log.removeFilter(_is_no_remark)
-                self._identity, self._ours, self._users = _identity(), True, 0
-            elif address not in (None, "auto", "local"):
-                here = ray.get_runtime_context().gcs_address
-                if not _is_same(address, here):
-                    raise JobRunnerError(
-                        f"this process is connected with the Ray cluster at {here}, and can't be with {address} at the "
-                        "same time: call ray.shutdown() first"
-                    )
-            if self._identity != _identity():
-                self._identity, self._ours, self._users = _identity(), False, 0
-            self._users += 1
-            return self._identity
-
-    def end(self, identity: str) -> None:
-        """Let go of a connection; it is closed with the last, if it was made here."""
-        import ray
-
-        with self._lock:
-            if identity != self._identity or identity != _identity():
-                return  # somebody else has closed it
-            self._users -= 1
-            if self._ours and not self._users:
-                self._ours = False
-                ray.shutdown()
-
-
-def _identity() -> str:
-    """What the connection of this process with Ray is known by; empty: there is none."""
-    import ray
-
-    if not ray.is_initialized():
-        return ""
-    try:
-        return str(ray.get_runtime_context().get_worker_id())
-    except Exception:  # it is being closed just now
-        return ""
-
-
-def _is_no_remark(record: logging.LogRecord) -> bool:
-    """Whether a log record is none of Ray's that it is not connected on the main thread: that is on purpose."""
-    return "SIGTERM handler is not set" not in record.getMessage()
-
-
-def _is_same(address: str, here: str) -> bool:
-    """Whether an address is of the cluster that Ray knows as `here`, perhaps by another name."""
-    host, _, port = address.rpartition(":")
-    own, _, own_port = here.rpartition(":")
-    try:
-        return port == own_port and (host in (own, "localhost", "127.0.0.1") or socket.gethostbyname(host) == own)
-    except OSError:
-        return False
-
-
-_connections = _Connections()
 
 
 class _RayLink:
@@ -168,7 +63,7 @@ class _RayLink:
         # Set when there is nothing more to wait for.
         self._pause = threading.Event()
         self._clerk = threading.Thread(target=self._work, name="jobrunner-ray-clerk", daemon=True)
-        self._connection = _connections.begin(address)
+        self._connection = connections.begin(address)
         self.address = str(ray.get_runtime_context().gcs_address)
 
     # --- what the keeper asks for ---
@@ -226,7 +121,7 @@ class _RayLink:
             self._closing = True
         self._stop()
         if self._clerk.is_alive():
-            self._clerk.join(_CONNECT_S)
+            self._clerk.join(CONNECT_S)
         if self._lost:
             return
         try:
@@ -235,17 +130,17 @@ class _RayLink:
             actors = list(self._actors.values())
             closed = [answer for actor in actors if (answer := _try(actor.close.remote)) is not None]
             if closed:
-                _try(ray.wait, closed, num_returns=len(closed), timeout=_CONNECT_S)
+                _try(ray.wait, closed, num_returns=len(closed), timeout=CONNECT_S)
             for actor in actors:
                 _try(ray.kill, actor)
             for group in list(self._groups.values()):
                 _remove(group)
         finally:
-            _connections.end(self._connection)
+            connections.end(self._connection)
 
     def _is_connected(self) -> bool:
         """Whether the connection is there still: asked for something without one, Ray starts a cluster."""
-        return _identity() == self._connection
+        return current_connection() == self._connection
 
     def _is_cut_off(self) -> bool:
         """Whether the connection is there no more; the keeper is told so."""
@@ -296,7 +191,7 @@ class _RayLink:
             if actor is None or self._closing or not self._is_connected():
                 continue
             try:
-                groups: Mapping[str, tuple[str, list[str]]] = actor.groups.remote().future().result(_CONNECT_S)
+                groups: Mapping[str, tuple[str, list[str]]] = actor.groups.remote().future().result(CONNECT_S)
             except Exception:
                 _log.debug("a Ray node does not tell of placement groups", exc_info=True)
             else:
@@ -526,8 +421,8 @@ class _RayLink:
         """Let go of a connection that is lost: Ray ends a process that goes on having it, after a minute."""
         # What is asked for without a connection, Ray asks of another cluster, or one that it starts.
         if self._clerk.is_alive():
-            self._clerk.join(2 * _CONNECT_S)
-        _connections.end(self._connection)
+            self._clerk.join(2 * CONNECT_S)
+        connections.end(self._connection)
 
 
 def _failure(done: Any) -> str | None:
