@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -109,6 +111,28 @@ def report_agreement(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
+def report_spread(runs: Sequence[Run]) -> str:
+    """A line on how far the medians of the runs lie apart, over all kernels together.
+
+    Given are the root mean squares of the deviations from the kernel's median, and the share of 10,000 exchanges of the
+    two within runs, at random, after which ours would be as much wider than pyperf's as it was found, or more: a
+    permutation test of pairs (Edgington and Onghena, Randomization Tests, 4th edition, section 5.4).
+    """
+    pairs: list[tuple[float, float]] = []
+    for kernel in KERNELS:
+        squares = []
+        for who in ("pyperf", "jobrunner"):
+            medians = [run[who][kernel] for run in runs]
+            middle = statistics.median(medians)
+            squares.append([(median / middle - 1.0) ** 2 for median in medians])
+        pairs += zip(*squares, strict=True)
+    theirs, ours = (100.0 * math.sqrt(statistics.fmean(each)) for each in zip(*pairs, strict=True))
+    differences = [our - their for their, our in pairs]
+    found, draws, rng = math.fsum(differences), 10_000, random.Random(1)
+    as_wide = sum(math.fsum(rng.choice((-1, 1)) * each for each in differences) >= found for _ in range(draws))
+    return f"spread of all: {theirs:.1f} % and {ours:.1f} %; as much wider by chance {as_wide / draws:.2f}"
+
+
 def report_load(quiet: Sequence[float], loaded: Sequence[float]) -> str:
     """A line on the ratio of two implementations, quiet and loaded."""
     change = [b / a for a, b in zip(quiet, loaded, strict=True)]
@@ -144,7 +168,7 @@ def main(runs: int, samples: int, turns: int, fast: bool, file: str | None) -> N
     for number in range(runs):
         agreement.append(side_by_side(samples, turns, fast))
         _progress(f"run {number + 1} of {runs}: {agreement[-1]['ratio']}")
-    click.echo("\n".join(report_agreement(agreement)))
+    click.echo("\n".join([*report_agreement(agreement), report_spread(agreement)]))
     quiet, loaded = [], []
     for number in range(runs):
         quiet.append(ratio(samples))
