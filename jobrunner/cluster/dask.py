@@ -38,6 +38,7 @@ class _DaskLink:
     engine = "dask"
     # Its scheduler counts tasks that wait, to say how many workers an adaptive cluster should have.
     most_waiting = 64
+    chooses_nodes = True
 
     def __init__(self, where: Any, config: NodeConfig, resources: Mapping[str, float]) -> None:
         from distributed import Client

@@ -198,27 +198,32 @@ class ClusterExecutor(JobExecutor):
         return view
 
     def _check_possible(self) -> None:
-        """Refuse what no node that is there could keep.
+        """Refuse what no node could keep that is there, or was and may come back.
 
         Raises:
             ValueError: memory or cores above what any node has.
         """
-        nodes = self._keeper.nodes
+        nodes = self._keeper.seen.values()
         if not nodes:
             return
         options = self._options
-        name, most = max(nodes.items(), key=lambda one: one[1]["memory"])
+        most = max(nodes, key=lambda node: node["memory"])
         if options.memory_bytes > most["memory"]:
             raise ValueError(
                 f"memory_limit must be at most {most['memory']} bytes ({format_bytes(most['memory'])}, what the "
-                f"largest node, {name}, has), not {options.memory_bytes} ({format_bytes(options.memory_bytes)}): such "
-                "a job could never start"
+                f"largest node, {most['name']}, has), not {options.memory_bytes} "
+                f"({format_bytes(options.memory_bytes)}): such a job could never start"
             )
-        name, most = max(nodes.items(), key=lambda one: one[1]["threads"])
+        most = max(nodes, key=lambda node: node["threads"])
         if options.threads > most["threads"]:
             raise ValueError(
-                f"threads={options.threads} is more than the {most['threads']} cores of the largest node, {name}: "
-                "such a job could never start"
+                f"threads={options.threads} is more than the {most['threads']} cores of the largest node, "
+                f"{most['name']}: such a job could never start"
+            )
+        if not any(options.threads <= node["threads"] and options.memory_bytes <= node["memory"] for node in nodes):
+            memory = format_bytes(options.memory_bytes)
+            raise ValueError(
+                f"no node has both threads={options.threads} and a memory_limit of {memory}: such a job could never start"
             )
 
     def submit_call(self, call: Call, job_id: str | None = None) -> JobFuture[Any]:

@@ -37,7 +37,7 @@ from jobrunner.cluster.job import ClusterJob, State
 from jobrunner.cluster.leases import Leases
 from jobrunner.cluster.link import Link
 from jobrunner.cluster.queues import FAIR_S, Queues
-from jobrunner.cluster.records import KnownNode, Lease
+from jobrunner.cluster.records import KnownNode, Lease, Precedence
 from jobrunner.errors import (
     ExecutorShutdownError,
     JobError,
@@ -65,6 +65,8 @@ _LONG_S = 0.05
 #: What a job costs a node at the least, in seconds; and the most jobs that a lease is sent.
 _LEAST_S = 1e-4
 _MOST_SENT = 512
+#: Jobs that no node has been large enough for are refused when none has come or gone for so long.
+_SETTLED_S = 10.0
 #: A node that has not said what became of a cancel after so long does not answer.
 _STUCK_S = 8.0
 
@@ -83,6 +85,7 @@ class Keeper:
         address: where the cluster is.
         counts: how many jobs ended how.
         nodes: descriptions of the nodes, by name; replaced, never changed.
+        seen: one of each size that has ever been there, with its name, by cores and bytes; replaced, never changed.
     """
 
     def __init__(self, link: Link, max_workers: int | None, max_pending: int | None) -> None:
@@ -94,6 +97,7 @@ class Keeper:
         self._max_pending = max_pending
         self.counts = {"done": 0, "failed": 0, "cancelled": 0}
         self.nodes: dict[str, Mapping[str, Any]] = {}
+        self.seen: dict[tuple[int, int], Mapping[str, Any]] = {}
         self.nodes_lost = 0
         self.closing = False
         self._lost: str | None = None
@@ -115,8 +119,10 @@ class Keeper:
         # Seconds that jobs of a name take, smoothed.
         self._lengths: dict[str, float] = {}
         self._data: dict[int, Any] = {}
-        # The numbers of threads of which no jobs are sent now, and when cancels are taken for lost.
-        self._yielding: set[int] = set()
+        # When a node has come or gone, and when jobs that no node is large enough for are refused.
+        self._changed = time.monotonic()
+        self._refusing: float | None = None
+        # When cancels are taken for lost.
         self._ending: dict[ClusterJob, float] = {}
         # Whether what has not started is to be cancelled.
         self._turns_away = False
@@ -317,10 +323,12 @@ class Keeper:
                 what, args = self._inbox.get()
                 what(*args)
         self._look_at_cancels()
-        self._yielding = self._queues.yielding(self._runs_anywhere, {lease.threads for lease in self._leases})
-        self._assign()
+        self._refuse_too_large()
+        precedence = self._leases.precedence()
+        self._assign(precedence)
         if self._lost is None:
-            self._leases.keep(self._yielding, time.monotonic())
+            # What was sent may have been the next.
+            self._leases.keep(self._leases.precedence(), time.monotonic())
         for node in list(self._nodes.values()):
             self._flush(node)
 
@@ -328,6 +336,8 @@ class Keeper:
         """After how many seconds there is something to do though nothing comes."""
         now = time.monotonic()
         due = [*self._leases.due(now), *self._ending.values()]
+        if self._refusing is not None:
+            due.append(self._refusing)
         if len(self._queues.kinds()) > 1:
             due.append(now + FAIR_S)
         return max(0.0, min(due) - now) if due else None
@@ -430,14 +440,31 @@ class Keeper:
 
     # --- sending ---
 
-    def _assign(self) -> None:
+    def _refuse_too_large(self) -> None:
+        """Let jobs fail that are too large for every node that has ever been there.
+
+        Where one of them was large enough, it may come back, and while nodes come and go, another may be: jobs wait.
+        """
+        now = time.monotonic()
+        too_large_ones = [
+            (threads, memory)
+            for threads in (self._queues.kinds() if self.seen else ())
+            for memory in self._queues.needs(threads)
+            if not any(threads <= node["threads"] and memory <= node["memory"] for node in self.seen.values())
+        ]
+        self._refusing = self._changed + _SETTLED_S if too_large_ones else None
+        if self._refusing is not None and now >= self._refusing:
+            self._refusing = None
+            for threads, memory in too_large_ones:
+                for job in self._queues.waiting(threads, memory):
+                    self._fail(job, too_large(job, list(self.seen.values())))
+
+    def _assign(self, precedence: Precedence) -> None:
         """Send jobs to the leases that have room for them."""
         now = time.monotonic()
         vacancies = self._leases.vacancies()
         for threads in self._queues.kinds():
-            if threads in self._yielding:
-                continue
-            leases = self._leases.open(threads, now)
+            leases = self._leases.open(threads, precedence, now)
             if not leases:
                 continue
             # Not all to the first of them.
@@ -452,6 +479,8 @@ class Keeper:
     def _fill(self, lease: Lease, fair: int) -> None:
         """Send a lease what it may have of the jobs that wait, its fair share at the most."""
         assert lease.node is not None
+        if not any(lease.node.fits(lease.threads, memory) for memory in self._queues.needs(lease.threads)):
+            return
         passed = []
         while (job := self._queues.head(lease.threads)) is not None:
             depth = self._depth(job.name)
@@ -461,10 +490,8 @@ class Keeper:
             if lease.node.takes(job.options):
                 lease.depth = min(lease.depth, depth)
                 self._send(job, lease)
-            elif self._runs_anywhere(job):
-                passed.append(entry)  # for another node
             else:
-                self._fail(job, too_large(job, [node.description for node in self._nodes.values()]))
+                passed.append(entry)  # for another node
         self._queues.put_back(lease.threads, passed)
 
     def _depth(self, name: str) -> int:
@@ -475,9 +502,6 @@ class Keeper:
         if length is None or length >= _LONG_S:
             return 1
         return min(_MOST_SENT, 1 + int(_LONG_S / max(length, _LEAST_S)))
-
-    def _runs_anywhere(self, job: ClusterJob) -> bool:
-        return any(node.takes(job.options) for node in self._nodes.values())
 
     def _send(self, job: ClusterJob, lease: Lease) -> None:
         node = lease.node
@@ -587,7 +611,7 @@ class Keeper:
 
     def _lease_failed(self, number: int, why: str | None) -> None:
         threads = self._leases.failed(number, why)
-        for job in () if threads is None else self._queues.take_all(threads):
+        for job in () if threads is None else self._queues.waiting(threads):
             self._fail(job, JobError(f"the cluster gives no place to run it: {why}", job_id=job.job_id))
 
     # --- nodes ---
@@ -595,6 +619,8 @@ class Keeper:
     def _node_up(self, name: str, description: Mapping[str, Any]) -> None:
         if name not in self._nodes:
             self._nodes[name] = KnownNode(name, description)
+            self._changed = time.monotonic()
+            self.seen = {**self.seen, (description["threads"], description["memory"]): {**description, "name": name}}
             self.nodes = {**self.nodes, name: description}
             self._leases.node_has_come(name)
             _log.info("node %s has come, with %s cores", self._nodes[name], description["cores"])
@@ -603,6 +629,7 @@ class Keeper:
         node = self._nodes.pop(name, None)
         if node is None:
             return
+        self._changed = time.monotonic()
         self.nodes = {other: told for other, told in self.nodes.items() if other != name}
         if node.jobs:
             self.nodes_lost += 1

@@ -6,12 +6,12 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from jobrunner.cluster.job import ClusterJob
 from jobrunner.cluster.link import Link
 from jobrunner.cluster.queues import Queues
-from jobrunner.cluster.records import KnownNode, Lease
+from jobrunner.cluster.records import KnownNode, Lease, Precedence
 
 __all__ = ["Leases"]
 
@@ -66,7 +66,17 @@ class Leases:
             return math.inf
         return self._max_workers - sum(bool(lease.jobs) for lease in self._leases.values())
 
-    def open(self, threads: int, now: float) -> list[Lease]:
+    def precedence(self) -> Precedence:
+        """What the next of all jobs has before others."""
+        first = self._queues.first(lambda job: any(node.takes(job.options) for node in self._nodes.values()))
+        if first is None:
+            return Precedence(None)
+        yielding = self._queues.yielding(first, {lease.threads for lease in self._leases.values()})
+        # Where the engine chooses, there is no saying which place the job will have.
+        chosen = self._fitting(first.options.threads, first.options.memory_bytes)
+        return Precedence(first, frozenset(yielding), chosen if self._link.chooses_nodes else frozenset(self._nodes))
+
+    def open(self, threads: int, precedence: Precedence, now: float) -> list[Lease]:
         """Those that may be sent jobs of so many threads: those that the next may go to first, and that have least."""
         head = self._queues.head(threads)
         found = [
@@ -75,6 +85,7 @@ class Leases:
             if lease.threads == threads
             and lease.node is not None
             and now < lease.until
+            and not precedence.bars(threads, lease.node.name)
             and not lease.is_held_up(now, _TAKE_BACK_S)
         ]
 
@@ -110,145 +121,204 @@ class Leases:
 
     # --- how many ---
 
-    def keep(self, yielding: Collection[int], now: float) -> None:
+    def keep(self, precedence: Precedence, now: float) -> None:
         """Ask for as many as there is use for, and give back those that nobody needs.
 
         Args:
-            yielding: numbers of threads of which no jobs are sent now.
+            precedence: of the next of all jobs.
             now: the time (monotonic).
         """
         kinds: dict[int, list[Lease]] = {threads: [] for threads in self._queues.kinds()}
         for lease in self._leases.values():
             kinds.setdefault(lease.threads, []).append(lease)
+        # What is given back first may be what the others wait for.
+        idle = {threads: self._give_back(threads, leases, precedence, now) for threads, leases in kinds.items()}
         for threads, leases in kinds.items():
-            head = self._queues.head(threads)
-            if threads in yielding:
-                self._drop_all(lease for lease in leases if not lease.jobs)
-                idle = 0
-            elif head is not None:
-                self._ask_for(head, self._renewed(leases, now), now)
-                idle = 0
-            else:
-                idle = self._give_back(leases, now)
-            self._take_back(leases, idle, now)
+            if self._queues.head(threads) is not None:
+                there = [lease for lease in leases if lease.number in self._leases]
+                self._ask_for(threads, self._renewed(there, now), precedence, now)
+            self._take_back(leases, idle[threads], now)
 
-    def _ask_for(self, head: ClusterJob, leases: list[Lease], now: float) -> None:
-        """Ask for leases for the jobs of one number of threads that wait, the next of which is `head`.
+    def _ask_for(self, threads: int, leases: list[Lease], precedence: Precedence, now: float) -> None:
+        """Ask for leases for the jobs of so many threads that wait.
 
         Where nodes differ in memory, each job has leases asked for at the nodes that will do for it, so that one that
         waits for a large node holds up none that any node would do for.
         """
-        threads = head.options.threads
         known = [lease for lease in leases if now <= lease.placed + _STRANGE_S]
-        for_next = self._fitting(threads, head.options.memory_bytes)
-        levels = self._levels(threads)
+        levels = self._levels(threads, precedence)
+        if not levels:
+            self._drop_all(lease for lease in leases if not lease.jobs)
         jobs = 0
-        for nodes, count in levels:
+        for nodes, count, memory in levels:
             jobs += count
-            wanted = jobs - sum(not lease.jobs and _serves(lease, nodes) for lease in known)
+            wanted = jobs - sum(not lease.jobs and self._serves(lease, nodes) for lease in known)
             if nodes is levels[-1][0]:
                 # Those that wait behind others would do better apart.
                 wanted += sum(len(lease.jobs) - 1 for lease in known if lease.jobs)
             if self._max_workers is None:
                 room = self._free_room(threads, known, nodes)
             else:
-                room = self._bounded_room(threads, known, nodes, self._max_workers, now)
-                if nodes == for_next:
-                    room = self._see_to_next(known, nodes, room)
-            known += [self._ask(threads, nodes) for _ in range(min(room, wanted))]
+                room = self._bounded_room(threads, known, nodes, self._max_workers, precedence, now)
+                room = self._see_to_next(threads, known, nodes, room, precedence)
+            known += [self._ask(threads, memory, nodes) for _ in range(min(room, wanted))]
 
-    def _levels(self, threads: int) -> list[tuple[frozenset[str] | None, int]]:
-        """The nodes that will do for jobs of so many threads that wait, and for how many; the fewest nodes first.
+    def _levels(self, threads: int, precedence: Precedence) -> list[tuple[frozenset[str], int, int]]:
+        """The nodes that will do for jobs of so many threads that wait, for how many, and the least that these need.
 
-        Those that will do for less memory are among those that will do for more; None is all of them.  What fits
-        nowhere may go everywhere: there it is told so.
+        The fewest nodes are first: those that will do for much memory are among those that will do for less.  Jobs
+        that fit no node that is there are left out, and nodes that are left to others.
         """
-        levels: dict[frozenset[str] | None, int] = {}
+        levels: dict[frozenset[str], tuple[int, int]] = {}
         for memory, count in self._queues.needs(threads).items():
-            nodes = self._fitting(threads, memory)
-            levels[nodes] = levels.get(nodes, 0) + count
-        return sorted(levels.items(), key=lambda level: math.inf if level[0] is None else len(level[0]))
+            nodes = self._left(threads, memory, precedence)
+            if nodes or not self._nodes:
+                before, least = levels.get(nodes, (0, memory))
+                levels[nodes] = before + count, min(least, memory)
+        return [(nodes, *levels[nodes]) for nodes in sorted(levels, key=len)]
 
-    def _fitting(self, threads: int, memory: int) -> frozenset[str] | None:
-        nodes = frozenset(name for name, node in self._nodes.items() if node.fits(threads, memory))
-        return nodes if 0 < len(nodes) < len(self._nodes) else None
+    def _fitting(self, threads: int, memory: int) -> frozenset[str]:
+        """The names of the nodes that a job of so many threads and bytes could run on."""
+        return frozenset(name for name, node in self._nodes.items() if node.fits(threads, memory))
 
-    def _free_room(self, threads: int, leases: list[Lease], nodes: frozenset[str] | None) -> int:
+    def _left(self, threads: int, memory: int, precedence: Precedence) -> frozenset[str]:
+        """Those of them that are not left to others."""
+        nodes = self._fitting(threads, memory)
+        return nodes - precedence.nodes if threads in precedence.yielding else nodes
+
+    def _serves(self, lease: Lease, nodes: frozenset[str]) -> bool:
+        """Whether a lease is on one of such nodes, or will be, as far as that is known."""
+        if lease.node is not None:
+            return lease.node.name in nodes
+        if lease.place is not None:
+            return True
+        return len(nodes) == len(self._nodes) if lease.places is None else lease.places <= nodes
+
+    def _meant(self, leases: Iterable[Lease], nodes: frozenset[str]) -> list[Lease]:
+        """The leases on such nodes, and those that were asked for at just these."""
+        places = self._places(nodes)
+        return [lease for lease in leases if (lease.places == places if lease.waits else self._serves(lease, nodes))]
+
+    def _places(self, nodes: frozenset[str]) -> frozenset[str] | None:
+        return None if len(nodes) == len(self._nodes) else nodes
+
+    def _free_room(self, threads: int, leases: list[Lease], nodes: frozenset[str]) -> int:
         """How many more leases may be asked for, of such nodes, where there is no `max_workers`."""
-        fitting = (node for name, node in self._nodes.items() if nodes is None or name in nodes)
-        return sum(node.cores // threads for node in fitting) + self._link.most_waiting - len(_meant(leases, nodes))
+        cores = sum(self._nodes[name].cores // threads for name in nodes)
+        return cores + self._link.most_waiting - len(self._meant(leases, nodes))
 
     def _bounded_room(
-        self, threads: int, leases: list[Lease], nodes: frozenset[str] | None, max_workers: int, now: float
+        self,
+        threads: int,
+        leases: list[Lease],
+        nodes: frozenset[str],
+        max_workers: int,
+        precedence: Precedence,
+        now: float,
     ) -> int:
         """The same with `max_workers`; below zero where there are more than may be used."""
-        others = (lease for lease in self._leases.values() if lease.threads != threads)
-        used = sum(self._is_of_use(lease, now) for lease in others) + sum(bool(lease.jobs) for lease in leases)
-        return max_workers - used - sum(not lease.jobs for lease in _meant(leases, nodes))
+        used = sum(bool(lease.jobs) for lease in self._leases.values())
+        used += sum(not lease.jobs for lease in self._meant(leases, nodes))
+        if precedence.first is not None and precedence.first.options.threads != threads:
+            others = (lease for lease in self._leases.values() if lease.threads != threads and not lease.jobs)
+            used += sum(self._is_of_use(lease, precedence.first, now) for lease in others)
+        return max_workers - used
 
-    def _see_to_next(self, leases: list[Lease], nodes: frozenset[str] | None, room: int) -> int:
-        """With `max_workers`, the next job has a lease, though those behind it are at work elsewhere.
+    def _is_of_use(self, lease: Lease, first: ClusterJob, now: float) -> bool:
+        """Whether a lease without jobs is to have the next of its number of threads, and so is not to be left out.
+
+        What the next of all jobs waits for holds up none that can run now.
+        """
+        head = self._queues.head(lease.threads)
+        if head is None or now > lease.placed + _STRANGE_S:
+            return False
+        if lease.node is None:
+            return lease.threads != first.options.threads
+        return lease.node.takes(head.options)
+
+    def _see_to_next(
+        self, threads: int, leases: list[Lease], nodes: frozenset[str], room: int, precedence: Precedence
+    ) -> int:
+        """With `max_workers`, the next of all jobs has a lease, though those behind it are at work elsewhere.
 
         Beside that, idle ones are given back that are more than may be used.
 
         Args:
-            leases: of its number of threads.
-            nodes: those that will do for it.
-            room: how many more may be asked for, as far as that is not seen to.
+            threads: of a number of threads.
+            leases: of that number.
+            nodes: where leases are to be asked for.
+            room: how many more may be, as far as that is not seen to.
+            precedence: of the next of all jobs.
 
         Returns:
             How many more may be asked for.
         """
-        there = [lease for lease in leases if _serves(lease, nodes)]
-        at_work_elsewhere = any(lease.jobs for lease in leases) and not any(lease.jobs for lease in there)
-        if at_work_elsewhere and not there:
+        head = self._queues.head(threads)
+        if head is None or nodes != self._left(threads, head.options.memory_bytes, precedence):
+            return room
+        there = [lease for lease in leases if self._serves(lease, nodes)]
+        at_work = any(lease.jobs for lease in self._leases.values())
+        elsewhere = head is precedence.first and at_work and not any(lease.jobs for lease in there)
+        if elsewhere and not there:
             return 1
         idle = [lease for lease in there if not lease.jobs and lease.node is not None]
-        self._drop_all(idle[1 if at_work_elsewhere else 0 :][: max(0, -room)])
+        self._drop_all(idle[1 if elsewhere else 0 :][: max(0, -room)])
         return room
 
-    def _is_of_use(self, lease: Lease, now: float) -> bool:
-        """Whether a lease has jobs, or may get the next that waits."""
-        head = self._queues.head(lease.threads)
-        if now > lease.placed + _STRANGE_S:
-            return False
-        return bool(lease.jobs) or head is None or lease.node is None or lease.node.takes(head.options)
-
-    def _ask(self, threads: int, places: frozenset[str] | None) -> Lease:
-        lease = Lease(next(self._numbers), threads, places)
+    def _ask(self, threads: int, memory: int, nodes: frozenset[str]) -> Lease:
+        lease = Lease(next(self._numbers), threads, memory, self._places(nodes))
         self._leases[lease.number] = lease
-        self._link.ask_lease(lease.number, threads, places)
+        self._link.ask_lease(lease.number, threads, lease.places)
         return lease
 
     def _renewed(self, leases: list[Lease], now: float) -> list[Lease]:
         """Leases whose term is over are given back, once they have no jobs: at the engine, we queue behind others then.
 
-        So are those that have waited for as long, while there are others to work with.
+        So are those that have waited for as long, while there are others to work with in their stead.
         """
-        has_place = any(not lease.waits for lease in leases)
+        placed = [lease for lease in leases if not lease.waits]
         kept = []
         for lease in leases:
-            over = now >= lease.until or (lease.waits and has_place and now >= lease.asked + _TERM_S)
+            over = now >= lease.until
+            if lease.waits and now >= lease.asked + _TERM_S:
+                places = frozenset(self._nodes) if lease.places is None else lease.places
+                over = any(self._serves(other, places) for other in placed)
             if over and not lease.jobs:
                 self._drop(lease)
             else:
                 kept.append(lease)
         return kept
 
-    def _give_back(self, leases: list[Lease], now: float) -> int:
-        """Give back what nobody needs, for none waits; returns how many idle ones are kept."""
+    def _give_back(self, threads: int, leases: list[Lease], precedence: Precedence, now: float) -> int:
+        """Give back what makes room for the next of all jobs, and what nobody needs, for none waits.
+
+        Returns:
+            How many idle ones are kept, of those that no jobs wait for.
+        """
+        if threads in precedence.yielding:
+            self._drop_all(lease for lease in leases if not lease.jobs and self._could_be(lease, precedence.nodes))
+            leases = [lease for lease in leases if lease.number in self._leases]
+        if self._queues.head(threads) is not None:
+            return 0
         count, jobs = len(leases), sum(len(lease.jobs) for lease in leases)
+        linger = _LINGER_S if precedence.first is None else 0.0
         idle = 0
         for lease in leases:
             if lease.node is None and count > jobs:
                 count -= 1
                 self._drop(lease)
             elif lease.node is not None and not lease.jobs:
-                if now >= lease.idle_since + _LINGER_S:
+                if now >= lease.idle_since + linger:
                     self._drop(lease)
                 else:
                     idle += 1
         return idle
+
+    def _could_be(self, lease: Lease, nodes: frozenset[str]) -> bool:
+        """Whether a lease is on one of such nodes, or may be placed there."""
+        if lease.node is not None:
+            return lease.node.name in nodes
+        return lease.places is None or bool(lease.places & nodes)
 
     def _take_back(self, leases: list[Lease], idle: int, now: float) -> None:
         """Ask nodes for jobs that wait there: behind one that takes long, or though others have nothing to do.
@@ -327,7 +397,7 @@ class Leases:
         for lease in list(self._leases.values()):
             if lease.place == name:
                 self.placed(lease.number, name)
-        self._drop_narrow()
+        self._refit()
 
     def node_has_gone(self, name: str) -> None:
         """A node is there no more."""
@@ -336,22 +406,15 @@ class Leases:
             for lease in list(self._leases.values())
             if lease.place == name or (lease.node is not None and lease.node.name == name)
         )
-        self._drop_narrow()
+        self._refit()
 
-    def _drop_narrow(self) -> None:
-        """Nodes have come or gone: what waits for some of them only is asked for anew."""
-        self._drop_all(lease for lease in list(self._leases.values()) if lease.waits and lease.places is not None)
-
-
-def _serves(lease: Lease, nodes: frozenset[str] | None) -> bool:
-    """Whether a lease is on one of such nodes, or will be, as far as that is known."""
-    if nodes is None:
-        return True
-    if lease.node is not None:
-        return lease.node.name in nodes
-    return lease.place is not None or (lease.places is not None and lease.places <= nodes)
-
-
-def _meant(leases: Iterable[Lease], nodes: frozenset[str] | None) -> list[Lease]:
-    """The leases on such nodes, and those that were asked for at just these."""
-    return [lease for lease in leases if (lease.places == nodes if lease.waits else _serves(lease, nodes))]
+    def _refit(self) -> None:
+        """Nodes have come or gone: what waits for some of them only, and would do with others, is asked for anew."""
+        for lease in list(self._leases.values()):
+            if not lease.waits or lease.places is None:
+                continue
+            nodes = self._fitting(lease.threads, lease.memory)
+            if nodes and nodes <= lease.places:
+                lease.places = self._places(nodes)
+            else:
+                self._drop(lease)

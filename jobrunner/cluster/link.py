@@ -61,6 +61,8 @@ class Link(Protocol):
     address: str
     #: how many leases may be asked for beyond the cores that are there, so that a cluster grows by demand
     most_waiting: int
+    #: whether a lease has its place on one of the nodes that it was asked for at; else on any
+    chooses_nodes: bool
 
     def start(self, told: Told) -> None:
         """Begin to tell; the nodes that are there first."""

@@ -43,11 +43,11 @@ class Queues:
             del needs[job.options.memory_bytes]
 
     def kinds(self) -> list[int]:
-        """The numbers of threads of which jobs wait."""
+        """The numbers of threads of which jobs wait: that of the next job is the first."""
         for threads in list(self._heaps):
             if self.head(threads) is None:
                 del self._heaps[threads]
-        return list(self._heaps)
+        return sorted(self._heaps, key=lambda threads: self._heaps[threads][0][:2])
 
     def count(self, threads: int) -> int:
         """How many wait."""
@@ -75,29 +75,36 @@ class Queues:
         for entry in entries:
             heapq.heappush(self._heaps[threads], entry)
 
-    def take_all(self, threads: int) -> list[ClusterJob]:
-        """Take out a whole queue."""
-        return [job for _, _, job in self._heaps.pop(threads, []) if job.state is State.QUEUED]
+    def waiting(self, threads: int, memory: int | None = None) -> list[ClusterJob]:
+        """All that wait in a queue, or those of them that need so much memory; in no order."""
+        return [
+            job
+            for _, _, job in self._heaps.get(threads, ())
+            if job.state is State.QUEUED and memory in (None, job.options.memory_bytes)
+        ]
 
     def clear(self) -> None:
         """Forget all."""
         self._heaps.clear()
         self._needs.clear()
 
-    def yielding(self, runs_anywhere: Callable[[ClusterJob], bool], others: Iterable[int]) -> set[int]:
-        """The numbers of threads whose jobs make room for the first of all, which is of another number.
+    def first(self, runs_anywhere: Callable[[ClusterJob], bool]) -> ClusterJob | None:
+        """The next of all jobs for which there is a node.
 
         Args:
             runs_anywhere: whether there is a node for a job.
+        """
+        heads = (self._heaps[threads][0][2] for threads in self.kinds())
+        return next((job for job in heads if runs_anywhere(job)), None)
+
+    def yielding(self, first: ClusterJob, others: Iterable[int]) -> set[int]:
+        """The numbers of threads whose jobs make room for the first of all, which is of another number.
+
+        Args:
+            first: that job.
             others: numbers of threads that something is there for, though no jobs wait.
         """
-        heads = {threads: self._heaps[threads][0] for threads in self.kinds()}
-        if not heads:
-            return set()
-        first = min(heads, key=lambda threads: heads[threads][:2])
-        priority, _, job = heads[first]
-        if not runs_anywhere(job):
-            return set()
-        overdue = time.time() - job.submitted > FAIR_S
-        kinds = {*heads, *others} - {first}
-        return {kind for kind in kinds if kind not in heads or heads[kind][0] > priority or overdue}
+        overdue = time.time() - first.submitted > FAIR_S
+        heads = {threads: self._heaps[threads][0][0] for threads in self.kinds()}
+        kinds = {*heads, *others} - {first.options.threads}
+        return {kind for kind in kinds if kind not in heads or heads[kind] > -first.options.priority or overdue}

@@ -40,6 +40,7 @@ class _RayLink:
     engine = "ray"
     # Each placement group that waits is tried again and again by Ray, which tells its autoscaler of it.
     most_waiting = 8
+    chooses_nodes = False
 
     def __init__(self, address: str | None, config: NodeConfig, resources: Mapping[str, float]) -> None:
         import ray

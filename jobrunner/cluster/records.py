@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobrunner.cluster.job import ClusterJob
 from jobrunner.options import JobOptions
 
-__all__ = ["KnownNode", "Lease"]
+__all__ = ["KnownNode", "Lease", "Precedence"]
 
 
 class KnownNode:
@@ -50,12 +50,14 @@ class Lease:
     Args:
         number: its number.
         threads: the cores that it is to have.
+        memory: the bytes that a job for it needs.
         places: the names of the nodes that will do; None: all.
     """
 
-    def __init__(self, number: int, threads: int, places: frozenset[str] | None = None) -> None:
+    def __init__(self, number: int, threads: int, memory: int, places: frozenset[str] | None) -> None:
         self.number = number
         self.threads = threads
+        self.memory = memory
         self.places = places
         self.asked = time.monotonic()
         # When it is to be given back; from when it has its place.
@@ -86,3 +88,21 @@ class Lease:
     def is_held_up(self, now: float, seconds: float) -> bool:
         """Whether a job of its has been running for so long."""
         return any(now - job.seen > seconds for job in self.running)
+
+
+class Precedence(NamedTuple):
+    """What the next of all jobs has before those of other numbers of threads.
+
+    Attributes:
+        first: that job, the next for which there is a node; None: there is none.
+        yielding: the numbers of threads that make room for it.
+        nodes: where they do: the names of the nodes that it could have a place on.
+    """
+
+    first: ClusterJob | None
+    yielding: frozenset[int] = frozenset()
+    nodes: frozenset[str] = frozenset()
+
+    def bars(self, threads: int, node: str) -> bool:
+        """Whether jobs of so many threads are not to be sent to a node."""
+        return threads in self.yielding and node in self.nodes

@@ -14,52 +14,67 @@ __all__ = ["NearbyExecutor", "NearbyLink"]
 
 
 class NearbyLink:
-    """The connection with nodes of one core each; see `Link`.
+    """The connection with nodes in this process; see `Link`.
 
     Leases get the first place that is free, in the order of the nodes.
 
     Args:
         memory: bytes that each node has, by its name.
         config: what the nodes are made with.
-        chooses: whether that is one of those that will do, as with Dask; else whichever there is, as with Ray.
+        cores: places of each node.
+        chooses: whether a lease gets a place on one of the nodes that will do, and takes up one whatever its threads,
+            as with Dask; else wherever there are as many as it has threads, as with Ray.
     """
 
     engine = "nearby"
     address = "here"
     most_waiting = 2
 
-    def __init__(self, memory: dict[str, int], config: NodeConfig, *, chooses: bool) -> None:
-        self._chooses = chooses
-        self._descriptions = {
-            name: {**describe_node(1, size), "resources": {}, "host": name} for name, size in memory.items()
-        }
+    def __init__(self, memory: dict[str, int], config: NodeConfig, *, cores: int, chooses: bool) -> None:
+        self.chooses_nodes = chooses
+        self._cores = cores
         self._config = config
+        self._descriptions: dict[str, dict[str, Any]] = {}
         self._nodes: dict[str, Node] = {}
         self._lock = threading.Lock()
-        # Guarded by it: who has the place of each node, and who waits for one.
-        self._placed: dict[str, int | None] = dict.fromkeys(memory)
+        # Guarded by it: which leases have places on each node, and which wait, with their threads and nodes.
+        self._placed: dict[str, dict[int, int]] = {}
+        self._waiting: dict[int, tuple[int, Collection[str] | None]] = {}
         #: names of places on nodes that never tell of themselves, and are given first
         self.strange: list[str] = []
-        self._waiting: dict[int, Collection[str] | None] = {}
+        #: names of nodes whose places others have
+        self.taken: set[str] = set()
         self._collectors: list[threading.Thread] = []
         #: while it is not set, nothing is heard of any node
         self.heard = threading.Event()
         self.heard.set()
+        for name, size in memory.items():
+            self._describe(name, size)
+
+    def _describe(self, name: str, size: int, cores: int | None = None) -> None:
+        self._descriptions[name] = {**describe_node(cores or self._cores, size), "resources": {}, "host": name}
 
     def start(self, told: Told) -> None:
         self._told = told
-        for name in self._descriptions:
+        for name in list(self._descriptions):
             self.come(name)
 
-    def come(self, name: str) -> None:
+    def come(self, name: str, memory: int | None = None, cores: int | None = None) -> None:
         """Have a node be there, again perhaps."""
+        if memory is not None:
+            self._describe(name, memory, cores)
         node = self._nodes[name] = Node(self._descriptions[name], *self._config)
+        with self._lock:
+            self._placed[name] = {}
         self._told.node_up(name, self._descriptions[name])
         self._collectors.append(threading.Thread(target=self._collect, args=(name, node)))
         self._collectors[-1].start()
+        self.place()
 
     def go(self, name: str) -> None:
         """Have a node be gone, with what runs there, before anything more is heard of it."""
+        with self._lock:
+            del self._placed[name]
         self._told.node_down(name, "it was shot")
         self._nodes.pop(name).close()
 
@@ -77,28 +92,36 @@ class NearbyLink:
 
     def ask_lease(self, lease: int, threads: int, places: Collection[str] | None) -> None:
         with self._lock:
-            self._waiting[lease] = places if self._chooses else None
-        self._place()
+            self._waiting[lease] = (1, places) if self.chooses_nodes else (threads, None)
+        self.place()
 
     def release_lease(self, lease: int) -> None:
         with self._lock:
             self._waiting.pop(lease, None)
-            for name, holder in self._placed.items():
-                if holder == lease:
-                    self._placed[name] = None
-        self._place()
+            for leases in self._placed.values():
+                leases.pop(lease, None)
+        self.place()
 
-    def _place(self) -> None:
+    def waiting(self) -> list[int]:
+        """The leases that wait for a place."""
         with self._lock:
-            self._placed = {**dict.fromkeys(self.strange), **self._placed}
-            placed = {}
-            for name, holder in self._placed.items():
-                fits = (lease for lease, places in self._waiting.items() if places is None or name in places)
-                if holder is None and (lease := next(fits, None)) is not None:
-                    del self._waiting[lease]
-                    placed[name] = lease
-            self._placed.update(placed)
-        for name, lease in placed.items():
+            return list(self._waiting)
+
+    def place(self) -> None:
+        """Give leases the places that are free."""
+        placed = []
+        with self._lock:
+            self._placed = {**{name: {} for name in self.strange}, **self._placed}
+            cores = {name: description["cores"] for name, description in self._descriptions.items()}
+            for lease, (size, places) in list(self._waiting.items()):
+                for name, leases in self._placed.items():
+                    fits = name not in self.taken and (places is None or name in places)
+                    if fits and sum(leases.values()) + size <= cores.get(name, 1):
+                        leases[lease] = size
+                        del self._waiting[lease]
+                        placed.append((lease, name))
+                        break
+        for lease, name in placed:
             self._told.leased(lease, name)
 
     def put(self, parts: Sequence[memoryview]) -> Any:
@@ -118,11 +141,12 @@ class NearbyExecutor(ClusterExecutor):
 
     Args:
         memory: bytes that each node has, by its name.
-        chooses: see `NearbyLink`.
+        cores: see `NearbyLink`.
+        chooses: likewise.
         options: of a `ClusterExecutor`.
     """
 
-    def __init__(self, memory: dict[str, int], *, chooses: bool = False, **options: Any) -> None:
+    def __init__(self, memory: dict[str, int], *, cores: int = 1, chooses: bool = False, **options: Any) -> None:
         config = self._configure(options)
-        self.link = NearbyLink(memory, config, chooses=chooses)
+        self.link = NearbyLink(memory, config, cores=cores, chooses=chooses)
         self._begin(self.link, {})

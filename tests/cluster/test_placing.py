@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from jobrunner import WorkerDiedError, gather, wait
+from jobrunner import JobError, WorkerDiedError, gather, wait
+from jobrunner.cluster import keeper, leases
 from jobrunner.cluster.job import State
 from jobrunner.cluster.keeper import Keeper
 from jobrunner.executors.future import JobFuture
@@ -220,3 +221,109 @@ def test_a_job_that_waits_for_a_large_node_is_the_next_however_many_are_behind_i
         gate.release()
         assert gather([held, large, *small], timeout=60) == list(range(9))
     assert lines(Path(starts))[1] == "1"
+
+
+@pytest.mark.parametrize("priority", [0, 1])
+@pytest.mark.parametrize("max_workers", [None, 4])
+def test_a_job_of_more_threads_that_waits_for_a_large_node_holds_up_none_elsewhere(
+    gate: Gate, max_workers: int | None, priority: int
+) -> None:
+    nodes = {"small": GIB // 4, "large": 2 * GIB}
+    with NearbyExecutor(nodes, cores=2, chooses=True, max_workers=max_workers) as executor:
+        large = executor.with_options(memory_limit="1GiB", threads=2, priority=priority)
+        executor.link.taken.add("large")
+        waiting = large.submit(pow, 2, 2)
+        assert not wait([waiting], timeout=0.2).done
+        small = [executor.submit(pow, number, 2) for number in range(20)]
+        assert gather(small, timeout=60) == [number**2 for number in range(20)]
+        # Later than any turn that others give it.
+        assert not wait([waiting], timeout=1.2).done
+        small = [executor.submit(pow, number, 2) for number in range(20)]
+        assert gather(small, timeout=60) == [number**2 for number in range(20)]
+        executor.link.taken.clear()
+        executor.link.place()
+        assert waiting.result(timeout=60) == 4
+
+
+@pytest.mark.parametrize("chooses", [True, False])
+@pytest.mark.parametrize("max_workers", [None, 1, 2])
+def test_jobs_of_other_numbers_of_threads_follow_each_other_without_a_pause(
+    max_workers: int | None, chooses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Were a place kept for nobody, the next turn of others would be in an hour.
+    for module, name in ((leases, "_TERM_S"), (keeper, "FAIR_S")):
+        monkeypatch.setattr(module, name, 3600.0)
+    with NearbyExecutor({"one": GIB}, cores=2, chooses=chooses, max_workers=max_workers) as executor:
+        wide = executor.with_options(threads=2)
+        for number in range(6):
+            assert (wide if number % 2 else executor).submit(pow, number, 2).result(timeout=30) == number**2
+        jobs = [view.submit(pow, number, 2) for number in range(10) for view in (executor, wide)]
+        assert gather(jobs, timeout=60) == [number**2 for number in range(10) for _ in range(2)]
+
+
+def test_jobs_wait_for_the_one_node_that_is_large_enough_to_come_back(gate: Gate) -> None:
+    with NearbyExecutor({"small": GIB // 4, "large": 2 * GIB}, chooses=True, retries=1) as executor:
+        large = executor.with_options(memory_limit="1GiB")
+        held = large.submit(meet, gate.path, "held")
+        waiting = [large.submit(pow, number, 2) for number in range(5)]
+        gate.await_arrival()
+        executor.link.go("large")
+        later = executor.with_options(memory_limit="1GiB").submit(pow, 5, 2)
+        assert executor.submit(pow, 2, 3).result(timeout=60) == 8
+        assert not wait([held, *waiting, later], timeout=0.2).done
+        executor.link.come("large")
+        gate.await_arrival()
+        gate.release()
+        assert held.result(timeout=60) == "held"
+        assert gather([*waiting, later], timeout=60) == [number**2 for number in range(6)]
+
+
+def test_jobs_that_no_node_has_been_large_enough_for_are_refused_when_no_more_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeper, "_SETTLED_S", 0.5)
+    with NearbyExecutor({}) as executor:
+        large = executor.with_options(memory_limit="1GiB").submit(pow, 2, 3)
+        larger = executor.with_options(memory_limit="1TiB", threads=1).submit(pow, 2, 3)
+        executor.link.come("small", GIB // 4)
+        executor.link.come("large", 2 * GIB)
+        assert large.result(timeout=60) == 8
+        with pytest.raises(JobError, match=r"memory_limit of 1 TiB is more than the 2 GiB of any node"):
+            larger.result(timeout=60)
+        with pytest.raises(ValueError, match=r"memory_limit must be at most .* largest node, large, has"):
+            executor.with_options(memory_limit="1TiB")
+
+
+def test_what_waits_for_a_node_that_others_have_keeps_its_turn_while_small_ones_run_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leases, "_TERM_S", 0.05)
+    with NearbyExecutor({"small": GIB // 4, "large": 2 * GIB}, chooses=True) as executor:
+        executor.link.taken.add("large")
+        waiting = executor.with_options(memory_limit="1GiB").submit(pow, 2, 2)
+        assert not wait([waiting], timeout=0.2).done
+        (turn,) = executor.link.waiting()
+        for number in range(40):
+            assert executor.submit(pow, number, 2).result(timeout=60) == number**2
+            assert not wait([waiting], timeout=0.01).done
+            assert turn in executor.link.waiting()
+        # Nor do nodes that would not do change that.
+        executor.link.come("another", GIB // 4)
+        executor.link.go("small")
+        assert executor.submit(pow, 2, 3).result(timeout=60) == 8
+        assert turn in executor.link.waiting()
+        executor.link.taken.clear()
+        executor.link.place()
+        assert waiting.result(timeout=60) == 4
+
+
+def test_memory_and_threads_that_no_node_has_together_are_refused() -> None:
+    with NearbyExecutor({"wide": GIB}, cores=2) as executor:
+        executor.link.come("large", 2 * GIB, cores=1)
+        assert executor.with_options(memory_limit="2GiB").submit(pow, 2, 3).result(timeout=60) == 8
+        with pytest.raises(ValueError, match=r"memory_limit must be at most .* largest node, large, has"):
+            executor.with_options(memory_limit="3GiB")
+        with pytest.raises(ValueError, match=r"threads=3 is more than the 2 cores of the largest node, wide"):
+            executor.with_options(threads=3)
+        with pytest.raises(ValueError, match=r"no node has both threads=2 and a memory_limit of 2 GiB"):
+            executor.with_options(threads=2, memory_limit="2GiB")
