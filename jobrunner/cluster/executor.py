@@ -223,7 +223,8 @@ class ClusterExecutor(JobExecutor):
         if not any(options.threads <= node["threads"] and options.memory_bytes <= node["memory"] for node in nodes):
             memory = format_bytes(options.memory_bytes)
             raise ValueError(
-                f"no node has both threads={options.threads} and a memory_limit of {memory}: such a job could never start"
+                f"no node has both threads={options.threads} and a memory_limit of {memory}: such a job could never "
+                "start"
             )
 
     def submit_call(self, call: Call, job_id: str | None = None) -> JobFuture[Any]:
