@@ -7,6 +7,7 @@ import contextlib
 import functools
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -181,11 +182,18 @@ class Completions(Generic[JobT]):
     def _listen(self) -> None:
         """Have all jobs tell that they are final; those that are have done so when this returns."""
         self._listens = True
+        # Weakly: a loop that is left early is not to be kept, with its jobs, by those that take long.
+        take_final = weakref.WeakMethod(self._take_final)
+
+        def tell(future: concurrent.futures.Future[Any]) -> None:
+            if (take := take_final()) is not None:
+                take(future)
+
         for future in list(self._by_future):
             if future.done():
                 self._take_final(future)
             else:
-                future.add_done_callback(self._take_final)
+                future.add_done_callback(tell)
 
     def _take_final(self, future: concurrent.futures.Future[Any]) -> None:
         """A job is final; on any thread."""
@@ -196,13 +204,23 @@ class Completions(Generic[JobT]):
             with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
                 wake()
 
+    def _yield_final(self) -> Iterator[JobT]:
+        """The final jobs that nobody has yet."""
+        while True:
+            with self._lock:
+                if not self._final:
+                    return
+                job = self._final.popleft()
+            yield job
+
     def _yield_completed(self) -> Iterator[JobT]:
         """The jobs that are left, on a thread that waits for them."""
+        yield from self._yield_final()  # what `async for` has left
         try:
             for future in concurrent.futures.as_completed(list(self._by_future), timeout=self._left()):
                 with self._lock:
-                    jobs = self._by_future.pop(future, ())
-                yield from jobs
+                    self._final += self._by_future.pop(future, ())
+                yield from self._yield_final()
         except concurrent.futures.TimeoutError as error:
             raise self._too_late() from error
 

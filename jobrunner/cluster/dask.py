@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import threading
 import uuid
@@ -61,12 +62,21 @@ class _DaskLink:
         options: dict[str, Any] = {} if security is None else {"security": security}
         target = where if hasattr(where, "scheduler_address") and not _is_client(where) else self.address
         name = f"jobrunner-{self._session[:8]}"
+        # Made in two steps, so that one that can't connect can be told to try no more.
+        self._client: Any = Client.__new__(Client)
+        connect = functools.partial(
+            self._client.__init__, target, timeout=_CONNECT_S, set_as_default=False, name=name, **options
+        )
         try:
-            self._client: Any = in_time(
-                lambda: Client(target, timeout=_CONNECT_S, set_as_default=False, name=name, **options),
-                _CONNECT_S + 1,
-            )
-        except (OSError, TimeoutError, asyncio.TimeoutError, ValueError) as error:
+            in_time(connect, _CONNECT_S + 1)
+        except Exception as error:  # whatever something else that listens there may answer
+            _give_up(self._client)
+            if self.address.startswith("tls://") and security is None:
+                raise JobRunnerError(
+                    f"{self.address} wants certificates, which can't be part of an address ({error}): pass a "
+                    "distributed.Client that was made with security=..., or name them in Dask's configuration "
+                    "(distributed.comm.tls)"
+                ) from error
             raise unreachable(self.address, "Dask scheduler", _START, error) from error
         self._loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
 
@@ -328,6 +338,15 @@ class _Scattered:
     def release(self) -> None:
         for future in self.futures:
             future.release()
+
+
+def _give_up(client: Any) -> None:
+    """End a client that could not connect, and may still try to."""
+    with contextlib.suppress(Exception):
+        client.status = "closed"
+        client.close(timeout=0)
+    with contextlib.suppress(Exception):
+        client._loop_runner.stop()
 
 
 class _NodeGoneError(Exception):

@@ -41,16 +41,18 @@ def stop(process: subprocess.Popen[str]) -> None:
 def copies_of_a_run(killing: Killing, numbers: random.Random, count: int) -> list[Path]:
     """Copies of the store at random moments of one run, and after each wish of the disk to lose the end of the log.
 
-    Less than 1000 pages are written, so that nothing of the log has been brought into the file while the run has it
-    open: any beginning of it is what a power cut may leave.
+    Less than 1000 pages are written, and the run is not about to end, so that nothing of the log has been brought into
+    the file: any beginning of it is what a power cut may leave.
     """
     copies: list[Path] = []
     process = killing.start("copied", *BATCH)
-    while len(killing.called()) < 3:
-        assert process.poll() is None
     while len(copies) < count:
-        assert killing.pass_changes(process, numbers.randrange(1, 60)), "the run is over before all is copied"
+        calls = len(killing.called()) + numbers.randrange(3, 30)
+        while len(killing.called()) < calls:
+            assert process.poll() is None
+        assert killing.pass_changes(process, numbers.randrange(1, 4))
         stop(process)
+        assert len(killing.called()) < POINTS
         copies.append(copy_store(killing.store, killing.directory / f"copy{len(copies)}"))
         process.send_signal(signal.SIGCONT)
     process.kill()

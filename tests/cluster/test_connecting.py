@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import platform
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,36 @@ def test_what_is_uploaded_is_files_packages_and_archives_of_a_bearable_size(
 def test_a_port_that_is_silent_is_no_cluster(make: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(JobRunnerError, match="answers at"):
         make(f"127.0.0.1:{silent.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    "banner",
+    [b"SSH-2.0-OpenSSH_9.6p1\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64)],
+    ids=["ssh", "http", "zeros"],
+)
+def test_a_port_where_something_else_answers_is_no_cluster(banner: bytes) -> None:
+    pytest.importorskip("distributed")
+    with contextlib.ExitStack() as open_ones:
+        server = open_ones.enter_context(socket.create_server(("127.0.0.1", 0)))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def greet() -> None:
+            with contextlib.suppress(OSError):  # the server has been shut down
+                while True:
+                    open_ones.enter_context(server.accept()[0]).sendall(banner)
+
+        before = set(threading.enumerate())
+        greeter = threading.Thread(target=greet)
+        greeter.start()
+        try:
+            with pytest.raises(JobRunnerError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:\d+ "):
+                DaskExecutor(address)
+            assert set(threading.enumerate()) <= {*before, greeter}
+            with pytest.raises(JobRunnerError, match=r"wants certificates, .* pass a distributed.Client"):
+                DaskExecutor(f"tls://{address}")
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            greeter.join()
 
 
 @pytest.mark.parametrize(("resources", "error"), [(5, TypeError), ({"GPU": "x"}, ValueError), ({"GPU": 0}, ValueError)])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -195,6 +197,41 @@ def test_leaving_the_loop_over_completed_jobs_leaves_them_alone(executor: LocalE
         assert await held == "held"
 
     asyncio.run(main())
+
+
+def test_what_an_async_loop_has_left_comes_in_a_plain_one_and_the_other_way(executor: LocalExecutor) -> None:
+    jobs = [executor.submit(pow, number, 2) for number in range(9)]
+    completed = as_completed(jobs)
+
+    async def two() -> list[int]:
+        return [(await anext(completed)).result() for _ in range(2)]
+
+    found = asyncio.run(two())
+    wait(jobs)
+    found += [next(completed).result() for _ in range(3)]
+    found += asyncio.run(two())
+    found += [job.result() for job in completed]
+    assert sorted(found) == [number**2 for number in range(9)]
+
+
+def test_a_loop_that_is_left_early_is_not_kept_by_jobs_that_take_long(executor: LocalExecutor, gate: Gate) -> None:
+    held = executor.submit(meet, gate.path)
+    left = []
+
+    async def leave() -> None:
+        completed = as_completed([held, executor.submit(pow, 2, 3)])
+        left.append(weakref.ref(completed))
+        async for job in completed:
+            assert job.result() == 8
+            break
+
+    for _ in range(3):
+        asyncio.run(leave())
+    gc.collect()
+    assert [one() for one in left] == [None] * 3
+    gate.await_arrival()
+    gate.release()
+    held.result()
 
 
 def test_a_task_that_stops_waiting_for_the_next_takes_none_with_it(executor: LocalExecutor, gate: Gate) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -453,7 +454,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         return happened
 
 
-TestSchedulerMachine = SchedulerMachine.TestCase
+TestSchedulerMachine = pytest.mark.timeout(400)(SchedulerMachine.TestCase)
 TestSchedulerMachine.settings = settings(
     max_examples=300,
     stateful_step_count=70,
