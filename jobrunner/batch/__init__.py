@@ -33,7 +33,7 @@ from jobrunner.batch.run import StopRequest, run_points
 from jobrunner.batch.seeds import Seeding, point_seed
 from jobrunner.batch.spec import ENGINES, Spec, load_spec
 from jobrunner.batch.target import Target, check_parameters, load_target
-from jobrunner.batch.tellers import is_tqdm
+from jobrunner.batch.tellers import is_tqdm, misuse
 from jobrunner.batch.values import canonical_json, parse_range, parse_scalar, parse_values
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "is_tqdm",
     "load_spec",
     "load_target",
+    "misuse",
     "open_output",
     "outcome_as_json",
     "parse_range",

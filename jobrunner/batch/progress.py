@@ -16,7 +16,7 @@ from rich.text import Text
 
 from jobrunner.batch.outcomes import Outcome, OutcomeStatus
 from jobrunner.batch.run import Activity
-from jobrunner.batch.tellers import is_tqdm_bar, make_teller
+from jobrunner.batch.tellers import make_teller, misuse
 from jobrunner.batch.work import Whole
 from jobrunner.memory import format_bytes
 
@@ -240,9 +240,9 @@ def _check(mode: object) -> None:
     elif isinstance(mode, int):
         known = mode in (True, False)
     else:
-        known = mode is None or (callable(mode) and not is_tqdm_bar(mode))
+        known = mode is None or (callable(mode) and misuse(mode) is None)
     if not known:
-        found = "a bar: give the class, or a functools.partial of it" if is_tqdm_bar(mode) else repr(mode)
+        found = misuse(mode) or repr(mode)
         raise ValueError(f"progress must be True, False, {PLAIN!r}, None, a function or a class of tqdm's, not {found}")
 
 

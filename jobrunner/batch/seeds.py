@@ -131,7 +131,7 @@ class Seeding:
                 from numpy.random import PCG64, Generator
             except ImportError as error:
                 raise SpecError(
-                    "the function takes a NumPy Generator, and NumPy is not installed", key="rng"
+                    "the function takes a NumPy Generator, and NumPy is not installed: pip install numpy", key="rng"
                 ) from error
             arguments["rng"] = Generator(PCG64(seed))
         return arguments

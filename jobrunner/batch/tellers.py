@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import inspect
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from typing import TypeGuard
 
-__all__ = ["Teller", "in_notebook", "is_tqdm", "is_tqdm_bar", "make_teller", "open_tqdm"]
+__all__ = ["Teller", "in_notebook", "is_tqdm", "make_teller", "misuse", "open_tqdm"]
 
 
 class Teller(Protocol):
@@ -41,9 +42,15 @@ def is_tqdm(mode: object) -> TypeGuard[Callable[..., Any]]:
     return isinstance(mode, type) and hasattr(mode, "update") and hasattr(mode, "set_postfix_str")
 
 
-def is_tqdm_bar(mode: object) -> bool:
-    """Whether it is a bar of such a class."""
-    return not isinstance(mode, type) and is_tqdm(type(mode))
+def misuse(mode: object) -> str | None:
+    """Why what is callable can't be told of progress, in words; None: it can."""
+    if not isinstance(mode, type) and is_tqdm(type(mode)):
+        return "a bar: give the class, or a functools.partial of it"
+    if inspect.iscoroutinefunction(mode):
+        return f"the coroutine function {mode!r}, for which nobody would wait"
+    if inspect.isfunction(mode) and mode.__module__.partition(".")[0] == "tqdm":
+        return f"tqdm's {mode.__name__}, which makes a bar of its own: give the class tqdm"
+    return None
 
 
 def open_tqdm(kind: Callable[..., Any], name: str, **options: Any) -> Any:

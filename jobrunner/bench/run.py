@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from jobrunner.batch import Points, StopRequest, canonical_json, is_tqdm
+from jobrunner.batch import Points, StopRequest, canonical_json, is_tqdm, misuse
 from jobrunner.bench.cores import Cores, choose_cores, vacated
 from jobrunner.bench.journal import Journal, JournalStore, Stored, read_benchmark
 from jobrunner.bench.machine import describe, warnings_of_machine
@@ -95,10 +95,9 @@ def benchmark(
         >>> len(result.series[0].good), result.complete
         (2, True)
     """
-    if progress is not None and not callable(progress):
-        raise ValueError(
-            f"progress must be None, a function or a class of tqdm's, not of type {type(progress).__name__}"
-        )
+    if progress is not None and (not callable(progress) or misuse(progress)):
+        found = misuse(progress) or f"of type {type(progress).__name__}"
+        raise ValueError(f"progress must be None, a function or a class of tqdm's, not {found}")
     named = functions[0] if len(functions) == 1 and isinstance(functions[0], Mapping) else None
     settings = Settings(
         samples=samples,

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tqdm
 
+from jobrunner import benchmark
 from jobrunner.batch import Outcome, OutcomeStatus
 from jobrunner.batch.progress import PLAIN, Progress, format_duration
 from jobrunner.batch.work import Whole
@@ -87,6 +89,22 @@ def test_durations(seconds: float, text: str) -> None:
 def test_another_mode_is_refused(mode: Any) -> None:
     with pytest.raises(ValueError, match="progress must be True, False, 'plain', None, a function"):
         Progress("x", mode)
+
+
+async def awaited(ended: int, failed: int, total: int | None) -> None: ...
+
+
+@pytest.mark.parametrize("make", [Progress, lambda _, mode: benchmark(abs, progress=mode)])
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        (awaited, "not the coroutine function .*, for which nobody would wait"),
+        (tqdm.trange, "not tqdm's trange, .*class"),
+    ],
+)
+def test_what_could_not_be_told_is_refused_with_the_reason(make: Any, mode: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        make("x", mode)
 
 
 def test_plain_prints_a_line_an_interval_and_no_more(

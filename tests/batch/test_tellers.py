@@ -81,7 +81,7 @@ def test_a_bar_of_tqdms_is_refused(tmp_path: Path) -> None:
     with tqdm(total=1, file=io.StringIO()) as bar:
         with pytest.raises(ValueError, match=r"a class of tqdm's, not a bar: give the class, or a functools\.partial"):
             batch.run(InlineExecutor(), progress=bar)
-        with pytest.raises(ValueError, match="a class of tqdm's, not of type tqdm"):
+        with pytest.raises(ValueError, match="a class of tqdm's, not a bar: give the class"):
             benchmark(halved, points={"x": [1]}, samples=1, progress=bar, affinity=False)
     assert not (tmp_path / "s.db").exists()
 
