@@ -16,6 +16,9 @@ from jobrunner.options import JobOptions
 
 __all__ = ["POOLS", "split_options"]
 
+#: What each task needs.  Imported by the first of a worker, it would count towards that one's limit.
+_PRELOADED = ("jobrunner.joblib.backend",)
+
 #: So many executors without a call are kept.
 _KEPT = 2
 
@@ -58,6 +61,9 @@ class _Pool:
     def __init__(self, n_jobs: int, options: dict[str, Any]) -> None:
         self.n_jobs = n_jobs
         self.options = options
+        preload = options.get("preload", ())
+        if not isinstance(preload, str):  # that is refused
+            options = {**options, "preload": (*preload, *_PRELOADED)}
         self.executor = LocalExecutor(max_workers=n_jobs, **options)
         self.calls = 0
 

@@ -330,6 +330,28 @@ def test_what_has_no_meaning_here_is_refused_with_what_to_use_instead(options: d
         Parallel()(delayed(square)(x) for x in range(2))
 
 
+@pytest.mark.parametrize("preload", [(), ("colorsys",)], ids=["nothing of the user's", "a module of the user's"])
+def test_what_every_task_needs_is_imported_before_its_limit_begins(tmp_path: Path, preload: tuple[str, ...]) -> None:
+    marks = tmp_path / "marks"
+    path, needed = str(marks), {"joblib", "jobrunner.joblib.backend", *preload}
+
+    def mark() -> None:
+        # By value: else its own module would import joblib.
+        import sys
+
+        with open(path, "a") as file:
+            print(*(needed - {*sys.modules} or ["nothing"]), file=file)
+
+    with parallel_config(backend="jobrunner", n_jobs=2, time_limit=60, initializer=mark, preload=preload):
+        assert Parallel()(delayed(square)(x) for x in range(2)) == [0, 1]
+    assert {*lines(marks)} == {"nothing"}, "what was missing when the first task could begin"
+
+
+def test_preload_that_is_no_sequence_is_refused() -> None:
+    with pytest.raises(TypeError, match="preload must be a sequence"):
+        Parallel(backend="jobrunner", n_jobs=2, preload="colorsys")(delayed(square)(x) for x in range(2))
+
+
 def test_inner_max_num_threads_of_parallel_itself_is_refused_with_what_to_use_instead() -> None:
     with pytest.raises(TypeError, match=r"say threads=…, or parallel_config\(backend='jobrunner', inner_max_num_"):
         Parallel(backend="jobrunner", n_jobs=2, inner_max_num_threads=2)(delayed(square)(x) for x in range(2))
