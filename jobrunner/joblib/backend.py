@@ -28,7 +28,7 @@ from jobrunner.executors.base import JobExecutor
 from jobrunner.joblib import register_joblib
 from jobrunner.joblib.arrays import SharedArrays
 from jobrunner.joblib.batches import Batch, Sent, Task
-from jobrunner.joblib.pools import POOLS, split_options
+from jobrunner.joblib.pools import MAX_PENDING_INSTEAD, POOLS, split_options
 from jobrunner.memory import parse_bytes
 from jobrunner.role import is_worker
 from jobrunner.serialization import Call, call_name, dump_call, dump_handle, load_call
@@ -44,7 +44,7 @@ _REFUSED = {
     "idle_worker_timeout": "say idle_timeout=…",
     "context": "workers are started as jobrunner does: leave it out",
     "max_workers": "say n_jobs=…",
-    "max_pending": "joblib bounds what is dispatched: say Parallel(pre_dispatch=…)",
+    "max_pending": MAX_PENDING_INSTEAD,
     "inner_max_num_threads": "say threads=…, or parallel_config(backend='jobrunner', inner_max_num_threads=…)",
 }
 
