@@ -4,6 +4,8 @@ A task gets an array as it is when the task is dispatched.  The first one shares
 follow, the copy serves as long as the array still holds the same bytes, which is looked up each time: that takes about
 half as long as to copy it again.  Copies are held by the tasks that wait for them; beyond that a few are kept, of
 arrays that are there still.
+
+Arrays in memory-mapped files are not copied: see `jobrunner.joblib.mapped`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import threading
 import weakref
 from typing import Any
 
+from jobrunner.joblib.mapped import Loose, Mapped, mapped_under
 from jobrunner.sharing import Shared, share
 
 __all__ = ["SharedArrays"]
@@ -44,10 +47,12 @@ class SharedArrays:
 
     Args:
         above: those of more bytes than this are; None: none is.
+        by_name: whether tasks find a file of this machine under its name.
     """
 
-    def __init__(self, above: int | None = None) -> None:
+    def __init__(self, above: int | None = None, by_name: bool = True) -> None:
         self._above = above
+        self._by_name = by_name
         self._call = 0
         self._lock = threading.Lock()
         # Guarded by the lock: what was shared, by the array's id; and the copies used last.
@@ -68,12 +73,19 @@ class SharedArrays:
             self._entries.clear()
             self._kept.clear()
 
-    def substitute(self, value: Any) -> Shared[Any] | None:
-        """The handle that travels in the place of `value` if that is a large array; see `dump_call`."""
-        if self._above is None or type(value).__name__ not in ("ndarray", "memmap"):
+    def substitute(self, value: Any) -> Shared[Any] | Mapped | Loose | None:
+        """What travels in the place of `value` if that is a large array, or one in a mapped file; see `dump_call`."""
+        if type(value).__name__ not in ("ndarray", "memmap") or not getattr(value, "nbytes", 0):
             return None
-        if getattr(value, "nbytes", 0) <= self._above or value.dtype.hasobject:
+        if value.dtype.hasobject:
             return None
+        under = mapped_under(value)
+        if under is not None and self._by_name:
+            mapped = Mapped.of(value, under)
+            if mapped is not None:
+                return mapped
+        if self._above is None or value.nbytes <= self._above:
+            return None if under is None else Loose(value)
         with self._lock:
             self._forget_gone()
             handle = self._known(value) or self._share(value)
@@ -107,8 +119,10 @@ class SharedArrays:
         return handle
 
     def _share(self, array: Any) -> Shared[Any]:
-        # What lies scattered would arrive as a copy of the worker's, which could be written to.
-        handle = share(array if array.flags.forc else array.copy(order="C"))
+        # What lies scattered would arrive as a copy of the worker's, which could be written to; so would a memmap, of
+        # which NumPy makes a pickle like that of any subclass.
+        plain = array.view(type(array).__base__) if type(array).__name__ == "memmap" else array
+        handle = share(plain if plain.flags.forc else plain.copy(order="C"))
         gone = functools.partial(_note, self._gone, id(array))
         self._entries[id(array)] = _Entry(weakref.ref(array, gone), weakref.ref(handle), self._call)
         return handle

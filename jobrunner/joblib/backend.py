@@ -4,6 +4,7 @@ joblib hands over batches of tasks: one task at a time where they take long, sev
 job.  If that ends its process, its tasks are run again, each as a job of its own: so that what happens to one happens
 to no other.  With limits or retries, each is a job of its own from the start.  Arrays that joblib would have
 memory-mapped, those above ``max_nbytes`` (1 MB), are shared: they cross once to each worker, and arrive read-only.
+Those that lie in a memory-mapped file are not sent: the task's process maps the file.
 
 joblib has one instance serve all calls under a `parallel_config`.  That one only says how many workers there are; each
 Parallel gets one of its own, by the way on which backends fall back to others, and that is where the rest happens.
@@ -27,7 +28,7 @@ from jobrunner.executors.base import JobExecutor
 from jobrunner.joblib import register_joblib
 from jobrunner.joblib.arrays import SharedArrays
 from jobrunner.joblib.batches import Batch, Sent, Task
-from jobrunner.joblib.pools import POOLS, split_options
+from jobrunner.joblib.pools import MAX_PENDING_INSTEAD, POOLS, split_options
 from jobrunner.memory import parse_bytes
 from jobrunner.role import is_worker
 from jobrunner.serialization import Call, call_name, dump_call, dump_handle, load_call
@@ -43,7 +44,7 @@ _REFUSED = {
     "idle_worker_timeout": "say idle_timeout=…",
     "context": "workers are started as jobrunner does: leave it out",
     "max_workers": "say n_jobs=…",
-    "max_pending": "joblib bounds what is dispatched: say Parallel(pre_dispatch=…)",
+    "max_pending": MAX_PENDING_INSTEAD,
     "inner_max_num_threads": "say threads=…, or parallel_config(backend='jobrunner', inner_max_num_threads=…)",
 }
 
@@ -147,9 +148,10 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
             raise TypeError("inner_max_num_threads is said otherwise: by threads=…, or as an option of the executor's")
         self._leave()
         self._executor, self._leave = POOLS.enter(int(n_jobs), given)
-        options_of_jobs = self._executor.backend.options
-        self._apart = any(options_of_jobs.get(name) for name in _OF_EACH_TASK)
-        self._arrays = SharedArrays(above)
+        engine = self._executor.backend
+        self._apart = any(engine.options.get(name) for name in _OF_EACH_TASK)
+        # On a node of a cluster, another file may have the name, or none.
+        self._arrays = SharedArrays(above, by_name=engine.name in ("local", "inline"))
         return n_jobs
 
     def _asks_for_a_job(self, given: dict[str, Any], parallel: Any) -> bool:
@@ -225,7 +227,7 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
         if mmap_mode in ("r+", "w+"):
             raise ValueError(
                 f"mmap_mode={mmap_mode!r} would have tasks write to the caller's arrays, which they can't here: return "
-                "what is computed"
+                "what is computed, or pass a numpy.memmap of mode 'r+'"
             )
         if max_nbytes is None or mmap_mode != "r":
             return None

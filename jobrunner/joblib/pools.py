@@ -14,7 +14,13 @@ from jobrunner.executors.base import JobExecutor
 from jobrunner.executors.local import LocalExecutor
 from jobrunner.options import JobOptions
 
-__all__ = ["POOLS", "split_options"]
+__all__ = ["MAX_PENDING_INSTEAD", "POOLS", "split_options"]
+
+#: What to use in the place of ``max_pending``.
+MAX_PENDING_INSTEAD = "joblib bounds what is dispatched: say Parallel(pre_dispatch=…)"
+
+#: What each task needs.  Imported by the first of a worker, it would count towards that one's limit.
+_PRELOADED = ("jobrunner.joblib.backend",)
 
 #: So many executors without a call are kept.
 _KEPT = 2
@@ -28,7 +34,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     """Options of a pool, and of its jobs.
 
     Raises:
-        TypeError: one is unknown, or is of a pool where an executor is given.
+        TypeError: one is unknown, or is of a pool where an executor is given; or the executor's queue is bounded.
     """
     given = {name: value for name, value in options.items() if name != "executor" and value is not None}
     unknown = sorted(given.keys() - _OPTIONS)
@@ -51,6 +57,9 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
             f"{', '.join(sorted(given.keys() - jobs.keys()))}: with executor=…, options of its workers are its "
             "own; give them to it"
         )
+    if executor.backend.options.get("max_pending") is not None:
+        # joblib submits in callbacks, too, where nothing may wait.
+        raise TypeError(f"backend 'jobrunner' takes no executor that has max_pending: {MAX_PENDING_INSTEAD}")
     return {}, jobs
 
 
@@ -58,6 +67,9 @@ class _Pool:
     def __init__(self, n_jobs: int, options: dict[str, Any]) -> None:
         self.n_jobs = n_jobs
         self.options = options
+        preload = options.get("preload", ())
+        if not isinstance(preload, str):  # that is refused
+            options = {**options, "preload": (*preload, *_PRELOADED)}
         self.executor = LocalExecutor(max_workers=n_jobs, **options)
         self.calls = 0
 

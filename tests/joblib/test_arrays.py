@@ -19,6 +19,7 @@ from joblib import Parallel, delayed, parallel_config  # noqa: E402
 import jobrunner  # noqa: E402
 from jobrunner.joblib import arrays  # noqa: E402
 from jobrunner.joblib.arrays import SharedArrays  # noqa: E402
+from jobrunner.sharing import Shared  # noqa: E402
 from tests.core.gates import Gate, append_line, meet  # noqa: E402
 
 jobrunner.register_joblib()
@@ -101,13 +102,13 @@ def test_any_change_of_any_layout_is_noticed(layout: str) -> None:
     array = {"C": whole, "F": numpy.asfortranarray(whole), "scattered": whole[:, ::2], "view": whole[:]}[layout]
     shared = SharedArrays(above=1 << 20)
     handle = shared.substitute(array)
-    assert handle is not None
+    assert isinstance(handle, Shared)
     assert numpy.array_equal(handle.open(), array)
     assert not handle.open().flags.writeable
     assert shared.substitute(array) is handle
     array[-1, -1] = numpy.nan
     changed = shared.substitute(array)
-    assert changed is not None
+    assert isinstance(changed, Shared)
     assert changed is not handle
     assert shared.substitute(array) is changed, "NaN is what it was"
 

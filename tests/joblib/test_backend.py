@@ -330,6 +330,39 @@ def test_what_has_no_meaning_here_is_refused_with_what_to_use_instead(options: d
         Parallel()(delayed(square)(x) for x in range(2))
 
 
+def test_an_executor_whose_queue_is_bounded_is_refused_before_anything_is_submitted() -> None:
+    with LocalExecutor(max_workers=2, max_pending=2) as executor:
+        for one in executor, executor.with_options(time_limit=60):
+            with (
+                pytest.raises(TypeError, match=r"no executor that has max_pending: .* say Parallel\(pre_dispatch=…\)"),
+                parallel_config(backend="jobrunner", n_jobs=4, executor=one),
+            ):
+                Parallel(batch_size=1)(delayed(square)(x) for x in range(40))
+        assert executor.stats()["done"] == 0
+
+
+@pytest.mark.parametrize("preload", [(), ("colorsys",)], ids=["nothing of the user's", "a module of the user's"])
+def test_what_every_task_needs_is_imported_before_its_limit_begins(tmp_path: Path, preload: tuple[str, ...]) -> None:
+    marks = tmp_path / "marks"
+    path, needed = str(marks), {"joblib", "jobrunner.joblib.backend", *preload}
+
+    def mark() -> None:
+        # By value: else its own module would import joblib.
+        import sys
+
+        with open(path, "a") as file:
+            print(*(needed - {*sys.modules} or ["nothing"]), file=file)
+
+    with parallel_config(backend="jobrunner", n_jobs=2, time_limit=60, initializer=mark, preload=preload):
+        assert Parallel()(delayed(square)(x) for x in range(2)) == [0, 1]
+    assert {*lines(marks)} == {"nothing"}, "what was missing when the first task could begin"
+
+
+def test_preload_that_is_no_sequence_is_refused() -> None:
+    with pytest.raises(TypeError, match="preload must be a sequence"):
+        Parallel(backend="jobrunner", n_jobs=2, preload="colorsys")(delayed(square)(x) for x in range(2))
+
+
 def test_inner_max_num_threads_of_parallel_itself_is_refused_with_what_to_use_instead() -> None:
     with pytest.raises(TypeError, match=r"say threads=…, or parallel_config\(backend='jobrunner', inner_max_num_"):
         Parallel(backend="jobrunner", n_jobs=2, inner_max_num_threads=2)(delayed(square)(x) for x in range(2))
