@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import operator
 import os
@@ -375,7 +376,8 @@ _PROCESSES: list[subprocess.Popen[bytes]] = []
 def _reaped() -> Any:
     yield
     for process in _PROCESSES:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # those below it, too
         process.wait()
     _PROCESSES.clear()
 
