@@ -72,7 +72,7 @@ class Leases:
         if first is None:
             return Precedence(None)
         yielding = self._queues.yielding(first, {lease.threads for lease in self._leases.values()})
-        # Where the engine chooses, there is no saying which place the job will have.
+        # From an engine that can't be told where, it may get any place.
         chosen = self._fitting(first.options.threads, first.options.memory_bytes)
         return Precedence(first, frozenset(yielding), chosen if self._link.chooses_nodes else frozenset(self._nodes))
 
