@@ -130,6 +130,8 @@ def test_nothing_is_sent_behind_a_job_that_is_known_to_take_long(gate: Gate, tmp
         held = executor.submit(long_work, starts, 0, gate.path)
         waiting = [executor.submit(work, starts, number) for number in range(1, 12)]
         gate.await_arrival()
+        while State.NEW in {_state(job) for job in waiting}:
+            wait(waiting, timeout=0.01)
         assert {_state(job) for job in waiting} == {State.QUEUED}
         gate.release()
         assert gather([held, *waiting], timeout=60) == list(range(12))
@@ -301,8 +303,9 @@ def test_what_waits_for_a_node_that_others_have_keeps_its_turn_while_small_ones_
     with NearbyExecutor({"small": GIB // 4, "large": 2 * GIB}, chooses=True) as executor:
         executor.link.taken.add("large")
         waiting = executor.with_options(memory_limit="1GiB").submit(pow, 2, 2)
-        assert not wait([waiting], timeout=0.2).done
-        (turn,) = executor.link.waiting()
+        while not (turns := executor.link.waiting()):
+            wait([waiting], timeout=0.01)
+        (turn,) = turns
         for number in range(40):
             assert executor.submit(pow, number, 2).result(timeout=60) == number**2
             assert not wait([waiting], timeout=0.01).done
