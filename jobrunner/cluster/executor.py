@@ -220,7 +220,7 @@ class ClusterExecutor(JobExecutor):
                 f"threads={options.threads} is more than the {most['threads']} cores of the largest node, "
                 f"{most['name']}: such a job could never start"
             )
-        if not any(options.threads <= node["threads"] and options.memory_bytes <= node["memory"] for node in nodes):
+        if not self._keeper.has_fitted(options.threads, options.memory_bytes):
             memory = format_bytes(options.memory_bytes)
             raise ValueError(
                 f"no node has both threads={options.threads} and a memory_limit of {memory}: such a job could never "

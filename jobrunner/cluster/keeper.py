@@ -157,6 +157,10 @@ class Keeper:
         if self.closing or self.pid != os.getpid():
             raise ExecutorShutdownError("the executor was shut down: make a new one, or submit before the shutdown")
 
+    def has_fitted(self, threads: int, memory: int) -> bool:
+        """Whether a node is there, or was, that a job of so many threads and bytes could run on."""
+        return any(threads <= node["threads"] and memory <= node["memory"] for node in self.seen.values())
+
     def hold(self, job: ClusterJob) -> None:
         """Take a job that waits for others; `submit` or `fail` follows."""
         self.check_open()
@@ -450,7 +454,7 @@ class Keeper:
             (threads, memory)
             for threads in (self._queues.kinds() if self.seen else ())
             for memory in self._queues.needs(threads)
-            if not any(threads <= node["threads"] and memory <= node["memory"] for node in self.seen.values())
+            if not self.has_fitted(threads, memory)
         ]
         self._refusing = self._changed + _SETTLED_S if too_large_ones else None
         if self._refusing is not None and now >= self._refusing:
