@@ -9,10 +9,29 @@ import numpy as np
 
 __all__ = ["KERNELS", "fold", "multiply", "nothing", "sort", "transform", "unfold"]
 
+#: Bytes of a page of memory.
+_PAGE = 4096
+
+
+def _on_page(values: Any) -> Any:
+    """A copy of an array that begins with a page.
+
+    Where an array begins is else up to what its process has allocated before, and changes what the same call takes by a
+    tenth (matrix product: 42 µs at a multiple of 32 bytes, 46 µs at 16 or 48 more).
+    """
+    room = np.empty(values.nbytes + _PAGE, np.uint8)
+    begin = -room.ctypes.data % _PAGE
+    copy = room[begin : begin + values.nbytes].view(values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
 _rng = random.Random(1)
 _NUMBERS = [_rng.random() for _ in range(1000)]
-_MATRIX = np.random.default_rng(1).standard_normal((100, 100))
-_ARRAY = np.linspace(0.0, 1.0, 10_000)
+_MATRIX = _on_page(np.random.default_rng(1).standard_normal((100, 100)))
+_PRODUCT = _on_page(np.zeros((100, 100)))
+_ARRAY = _on_page(np.linspace(0.0, 1.0, 10_000))
+_POWERS = _on_page(np.zeros(10_000))
 
 
 def nothing() -> None:
@@ -26,12 +45,12 @@ def sort() -> list[float]:
 
 def multiply() -> Any:
     """The product of two matrices of 100 × 100, by BLAS."""
-    return _MATRIX @ _MATRIX
+    return np.matmul(_MATRIX, _MATRIX, out=_PRODUCT)
 
 
 def transform() -> Any:
     """The exponential of ten thousand floats, element by element."""
-    return np.exp(_ARRAY)
+    return np.exp(_ARRAY, out=_POWERS)
 
 
 def fold() -> int:
