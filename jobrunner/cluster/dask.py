@@ -23,7 +23,13 @@ _log = logging.getLogger("jobrunner")
 
 #: Connecting gives up after so many seconds.
 _CONNECT_S = 5.0
-#: How often it is looked whether a worker that data are sent to is there still.
+#: A worker that has not answered after so long can't be reached from here, though the scheduler can.
+_DIRECT_S = 5.0
+#: Connections that the client may have; a node takes up to two.
+_MOST_CONNECTIONS = 4096
+#: A scheduler that has not answered after so long is gone.
+_SILENCE_S = 15.0
+#: How often it is looked whether a worker that data are sent to, or the scheduler, is there still.
 _LOOK_S = 1.0
 
 _SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx", "inproc")
@@ -55,17 +61,28 @@ class _DaskLink:
         self._known: dict[str, Mapping[str, Any]] = {}
         self._heard = threading.Condition()
         self._misfits: set[str] = set()
+        # The workers that are talked with without the scheduler's help; for the client's loop.
+        self._direct: set[str] = set()
+        # By worker, what passes on what happens there; for the client's loop, too.
+        self._collecting: dict[str, asyncio.Task[None]] = {}
         self._closing = False
         self.address = _address_of(where)
         check_reachable(self.address, "Dask scheduler", _START, _CONNECT_S / 2)
         security = getattr(where, "security", None)
         options: dict[str, Any] = {} if security is None else {"security": security}
+        options["direct_to_workers"] = where.direct_to_workers if _is_client(where) else None
         target = where if hasattr(where, "scheduler_address") and not _is_client(where) else self.address
         name = f"jobrunner-{self._session[:8]}"
         # Made in two steps, so that one that can't connect can be told to try no more.
         self._client: Any = Client.__new__(Client)
         connect = functools.partial(
-            self._client.__init__, target, timeout=_CONNECT_S, set_as_default=False, name=name, **options
+            self._client.__init__,
+            target,
+            timeout=_CONNECT_S,
+            set_as_default=False,
+            name=name,
+            connection_limit=_MOST_CONNECTIONS,
+            **options,
         )
         try:
             in_time(connect, _CONNECT_S + 1)
@@ -150,23 +167,36 @@ class _DaskLink:
             OSError: the scheduler can't be reached.
         """
         message = {"op": operation, "session": self._session, "address": node, **facts}
-        if self._client.direct_to_workers:
+        if node in self._direct:
             try:
                 async with self._client.rpc(node) as worker:
                     facts = {name: value for name, value in message.items() if name != "op"}
                     return await getattr(worker, operation)(**facts)
-            except OSError as error:
-                raise _NodeGoneError(str(error)) from error
+            except Exception as error:
+                raise _NodeGoneError(f"{type(error).__name__}: {error}") from error
         answers = await self._client.scheduler.broadcast(msg=message, workers=[node], on_error="return")
         answer = answers.get(node)
         if isinstance(answer, BaseException):
             raise _NodeGoneError(f"{type(answer).__name__}: {answer}") from answer
         return answer
 
+    async def _try_direct(self, node: str, worker: str) -> None:
+        """Talk with a worker without the scheduler's help, which costs twice as much, if it can be reached from here.
+
+        Args:
+            node: its address.
+            worker: its id; what answers at the same address of another network has another.
+        """
+        with contextlib.suppress(Exception):  # it may be behind a firewall, or gone
+            identity = await asyncio.wait_for(self._client.rpc(node).identity(), _DIRECT_S)
+            if identity["id"] == worker and node in self._known:
+                self._direct.add(node)
+
     async def _post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
         from jobrunner.cluster.dask_node import REFUSED, encode
 
         error = None
+        known = self._known.get(node)
         try:
             named = [await self._named(one, node) for one in operations]
             answer = await self._call(node, "jobrunner_post", operations=encode(named))
@@ -180,11 +210,16 @@ class _DaskLink:
             elif answer != "carried out":
                 error = "it has ended its lanes" if answer == "gone" else "data can't be had there"
         except _NodeGoneError as gone:
-            error = str(gone)
+            error = f"it can't be reached: {gone}"
         except Exception as failure:
             self._lose(failure)
             return
-        self._told.posted(node, error)
+        if known is None or self._known.get(node) is not known:
+            return  # it was given up meanwhile, and may be there again
+        if error is None:
+            self._told.posted(node)
+        else:
+            self._forget(node, error)
 
     async def _named(self, operation: tuple[Any, ...], node: str, lost: Collection[str] = ()) -> tuple[Any, ...]:
         """An operation with the key of scattered data in their place; scattered to `node` if they are nowhere.
@@ -236,15 +271,24 @@ class _DaskLink:
                 await asyncio.sleep(pause)
 
     def _forget(self, node: str, why: str) -> None:
+        """A worker is of no use: what comes from there from now on is of lanes that are to end."""
+        collecting = self._collecting.pop(node, None)
+        if collecting is None:
+            return
+        if collecting is not asyncio.current_task():
+            collecting.cancel()
+        self._direct.discard(node)
+        self._run(self._give_up(node, why))
+
+    async def _give_up(self, node: str, why: str) -> None:
+        # Workers whose scheduler is gone end by themselves; then it is not this one that is lost, but all.
+        if self._closing or not await self._scheduler_answers():
+            return
         with self._heard:
             self._known.pop(node, None)
-        if not self._closing:
-            self._told.node_down(node, why)
-            self._ask_anew()
-            # If it is there after all, it is to end what runs, and tell of itself again.
-            self._run(self._begin_anew(node))
-
-    async def _begin_anew(self, node: str) -> None:
+        self._told.node_down(node, why)
+        self._ask_anew()
+        # If it is there after all, it is to end what runs, and tell of itself again.
         with contextlib.suppress(Exception):
             await self._call(node, "jobrunner_begin_anew")
 
@@ -257,13 +301,24 @@ class _DaskLink:
 
     async def _watch(self) -> None:
         """Notice that the scheduler is gone, though nothing is said to it."""
-        while not self._closing:
-            try:
-                await asyncio.wait_for(self._client.scheduler.identity(), 15)
-            except Exception as failure:
-                self._lose(failure)
-                return
+        while not self._closing and await self._scheduler_answers():
             await asyncio.sleep(2)
+
+    async def _scheduler_answers(self) -> bool:
+        """Whether the scheduler is there still; the keeper is told if it isn't."""
+        asking = asyncio.ensure_future(self._client.scheduler.identity())
+        until = self._loop.time() + _SILENCE_S
+        try:
+            # Where nobody listens it is tried again for longer than that takes to be known.
+            while not (await asyncio.wait({asking}, timeout=_LOOK_S))[0]:
+                if self._client.status != "running" or self._loop.time() > until:
+                    asking.cancel()
+                    raise ConnectionError("the scheduler does not answer")
+            asking.result()
+        except Exception as failure:
+            self._lose(failure)
+            return False
+        return True
 
     def _take_event(self, event: tuple[float, Mapping[str, Any]]) -> None:
         """What a worker tells of itself."""
@@ -281,7 +336,7 @@ class _DaskLink:
             for difference in differences(description):
                 _log.info("Dask worker %s: %s", address, difference)
             self._told.node_up(address, description)
-            self._run(self._collect(address))
+            self._collecting[address] = asyncio.ensure_future(self._collect(address))
             self._ask_anew()
         else:
             _log.warning("Dask worker %s is not used: %s", address, why)
@@ -289,6 +344,10 @@ class _DaskLink:
         with self._heard:
             self._known[address] = description
             self._heard.notify_all()
+        if self._client.direct_to_workers:
+            self._direct.add(address)
+        elif self._client.direct_to_workers is None and why is None:
+            self._run(self._try_direct(address, description["id"]))
 
     async def _ask_lease(self, lease: int, places: Collection[str] | None) -> None:
         from jobrunner.cluster.dask_node import hold_lease

@@ -100,6 +100,7 @@ class NodePlugin(WorkerPlugin):
         self._description = {
             **describe_node(worker.state.nthreads, memory),
             "resources": dict(worker.state.total_resources),
+            "id": worker.id,
         }
         self._heard = False
         self._collected = time.monotonic()

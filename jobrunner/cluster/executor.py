@@ -203,7 +203,7 @@ class ClusterExecutor(JobExecutor):
         Raises:
             ValueError: memory or cores above what any node has.
         """
-        nodes = self._keeper.seen.values()
+        nodes = self._keeper.sizes
         if not nodes:
             return
         options = self._options

@@ -1,15 +1,7 @@
 """The keeper: the thread that has the jobs, nodes and leases of one executor on a cluster.
 
-Guarantees:
-
-- a job is at one node at a time, and is begun at most ``1 + retries`` times: what was sent to a node that is lost may
-  have begun, and counts as an attempt; what was not sent goes to another;
-- a job that takes long (`_LONG_S`) is sent only to a lease that has nothing else, so that no other is lost with it; of
-  shorter ones, a lease has about as much as takes that long;
-- CANCELLED is told when the node has said that nothing of the job is alive, or is itself gone;
-- when the cluster is lost, every job is told so.
-
-Everybody else puts into its queue what is to be done; nothing here waits, nor runs the user's code.
+What it has and decides is its `Ledger`.  Everybody else, the caller's threads and the engine's, puts into its queue
+what is to be done; the thread waits for nothing else, and runs no code of the user's.
 """
 
 from __future__ import annotations
@@ -17,58 +9,24 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import pickle
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jobrunner.cluster.errors import (
-    evicted,
-    lost_cluster,
-    lost_node,
-    names_missing_module,
-    remedy_for_missing_module,
-    too_large,
-    undelivered,
-)
 from jobrunner.cluster.job import ClusterJob, State
-from jobrunner.cluster.leases import Leases
+from jobrunner.cluster.ledger import Ledger
 from jobrunner.cluster.link import Link
-from jobrunner.cluster.queues import FAIR_S, Queues
-from jobrunner.cluster.records import KnownNode, Lease, Precedence
-from jobrunner.errors import (
-    ExecutorShutdownError,
-    JobError,
-    JobRunnerError,
-    MemoryLimitExceeded,
-    SerializationError,
-    WorkerDiedError,
-)
+from jobrunner.cluster.room import Room
+from jobrunner.errors import ExecutorShutdownError, JobRunnerError
 from jobrunner.executors.callbacks import on_callback_thread
-from jobrunner.executors.future import CANCELLED, Settlement, in_event_loop
-from jobrunner.executors.notes import pass_on
+from jobrunner.executors.future import in_event_loop
 from jobrunner.executors.services import run_callback, services
 from jobrunner.options import JobOptions
-from jobrunner.parcel import APART_BYTES, Parcel
-from jobrunner.report import JobOutput
-from jobrunner.serialization import load_exception
-from jobrunner.sharing import Shared
 
 __all__ = ["Keeper"]
 
 _log = logging.getLogger("jobrunner")
-
-#: A lease is sent about so much work at a time, in seconds; a job that takes longer is alone with it.
-_LONG_S = 0.05
-#: What a job costs a node at the least, in seconds; and the most jobs that a lease is sent.
-_LEAST_S = 1e-4
-_MOST_SENT = 512
-#: Jobs that no node has been large enough for are refused when none has come or gone for so long.
-_SETTLED_S = 10.0
-#: A node that has not said what became of a cancel after so long does not answer.
-_STUCK_S = 8.0
 
 
 class Keeper:
@@ -83,50 +41,20 @@ class Keeper:
         pid: the process it belongs to.
         engine: the engine's name.
         address: where the cluster is.
-        counts: how many jobs ended how.
-        nodes: descriptions of the nodes, by name; replaced, never changed.
-        seen: one of each size that has ever been there, with its name, by cores and bytes; replaced, never changed.
+        closing: whether no more jobs are taken.
     """
 
     def __init__(self, link: Link, max_workers: int | None, max_pending: int | None) -> None:
         self.pid = os.getpid()
         self.engine = link.engine
         self.address = link.address
-        self._link = link
-        self._max_workers = max_workers
-        self._max_pending = max_pending
-        self.counts = {"done": 0, "failed": 0, "cancelled": 0}
-        self.nodes: dict[str, Mapping[str, Any]] = {}
-        self.seen: dict[tuple[int, int], Mapping[str, Any]] = {}
-        self.nodes_lost = 0
         self.closing = False
-        self._lost: str | None = None
+        self._link = link
         self._inbox: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
         self._over = threading.Event()
-        # How many jobs wait to be sent, for `max_pending`; counted by everybody.
-        self._room = threading.Condition()
-        self._waiting = 0
-
-        # The keeper's thread alone has what follows.
-        self._nodes: dict[str, KnownNode] = {}
-        self._queues = Queues()
-        self._leases = Leases(link, max_workers, self._nodes, self._queues)
-        self._unfinished: set[ClusterJob] = set()
-        # How many were seen to run, and are at their node still.
-        self._running = 0
-        self._orders = itertools.count(1)
         self._seqs = itertools.count(1)
-        # Seconds that jobs of a name take, smoothed.
-        self._lengths: dict[str, float] = {}
-        self._data: dict[int, Any] = {}
-        # When a node has come or gone, and when jobs that no node is large enough for are refused.
-        self._changed = time.monotonic()
-        self._refusing: float | None = None
-        # When cancels are taken for lost.
-        self._ending: dict[ClusterJob, float] = {}
-        # Whether what has not started is to be cancelled.
-        self._turns_away = False
-
+        self._room = Room(max_pending)
+        self._ledger = Ledger(link, max_workers, self._room, self._do)
         services().callbacks.have_thread()
         services().register(self)
         self._thread = threading.Thread(target=self._run, name=f"jobrunner-{self.engine}", daemon=True)
@@ -144,6 +72,20 @@ class Keeper:
 
     # --- the caller's side; any thread ---
 
+    @property
+    def nodes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Descriptions of the nodes that are there, by name."""
+        return self._ledger.nodes
+
+    @property
+    def sizes(self) -> Sequence[Mapping[str, Any]]:
+        """A description, and the name, of a node of each size that is there, or was and may come back."""
+        return list(self._ledger.seen.values())
+
+    def has_fitted(self, threads: int, memory: int) -> bool:
+        """Whether one of them could run a job of so many threads and bytes."""
+        return self._ledger.has_fitted(threads, memory)
+
     def new_job(
         self, options: JobOptions, job_id: str, name: str, argument_bytes: int, serialize_s: float
     ) -> ClusterJob:
@@ -152,20 +94,16 @@ class Keeper:
 
     def check_open(self) -> None:
         """Raise an error where no more jobs are taken."""
-        if self._lost is not None:
-            raise ExecutorShutdownError(f"{self._lost}; make a new executor once it is back")
+        if self._ledger.lost is not None:
+            raise ExecutorShutdownError(f"{self._ledger.lost}; make a new executor once it is back")
         if self.closing or self.pid != os.getpid():
             raise ExecutorShutdownError("the executor was shut down: make a new one, or submit before the shutdown")
-
-    def has_fitted(self, threads: int, memory: int) -> bool:
-        """Whether a node is there, or was, that a job of so many threads and bytes could run on."""
-        return any(threads <= node["threads"] and memory <= node["memory"] for node in self.seen.values())
 
     def hold(self, job: ClusterJob) -> None:
         """Take a job that waits for others; `submit` or `fail` follows."""
         self.check_open()
         job.admitted = True
-        self._do(self._hold, job)
+        self._do(self._ledger.hold, job)
 
     def submit(self, job: ClusterJob, body: bytes) -> None:
         """Hand in a job, new or held.
@@ -174,56 +112,34 @@ class Keeper:
             JobError: the queue is full, and this thread must not wait.
         """
         job.body = body
-        if self._max_pending is not None:
-            self._await_room(self._max_pending, job.admitted)
-        self._do(self._enqueue, job)
+        self._room.enter(at_once=job.admitted)  # one that has waited for other jobs was taken before
+        self._do(self._ledger.enqueue, job)
 
     def fail(self, job: ClusterJob, error: JobRunnerError) -> None:
         """Let a job that could not be handed in fail."""
-        self._do(self._fail, job, error)
-
-    def _await_room(self, limit: int, admitted: bool) -> None:
-        with self._room:
-            if admitted:
-                # Taken before: it has waited for other jobs.
-                self._waiting += 1
-                return
-            if self._waiting >= limit and (in_event_loop() or on_callback_thread()):
-                raise JobError(
-                    f"the queue is full ({limit} jobs wait: max_pending), and submit can't wait in an event loop or a "
-                    "callback: submit from another thread, or later"
-                )
-            self._room.wait_for(lambda: self._waiting < limit or self.closing)
-            if self._waiting >= limit:
-                raise ExecutorShutdownError("the executor was shut down while submit waited for room in its queue")
-            self._waiting += 1
-
-    def _made_room(self) -> None:
-        if self._max_pending is not None:
-            with self._room:
-                self._waiting -= 1
-                self._room.notify_all()
+        self._do(self._ledger.fail, job, error)
 
     def cancel(self, job: ClusterJob) -> bool:
         """Cancel a job; see `JobFuture.cancel`."""
         future = job.future
         if future is None:
             return job.state is State.FINAL and bool(job.cancelling)
-        self._do(self._cancel, job)
+        self._do(self._ledger.cancel, job)
         if on_callback_thread() or in_event_loop():
             return True
         return future.cancelled_unless(lambda: job.stuck)
 
     def stats(self) -> dict[str, int]:
         """How many jobs wait, run and ended how; how many nodes and leases there are, and how many nodes were lost."""
-        running = self._running
+        ledger = self._ledger
+        running = ledger.running
         return {
-            "queued": max(0, len(self._unfinished) - running),
+            "queued": max(0, ledger.unfinished - running),
             "running": running,
-            **self.counts,
-            "workers": sum(lease.node is not None for lease in self._leases),
-            "nodes": len(self.nodes),
-            "restarts": self.nodes_lost,
+            **ledger.counts,
+            "workers": sum(lease.node is not None for lease in ledger.leases),
+            "nodes": len(ledger.nodes),
+            "restarts": ledger.nodes_lost,
         }
 
     def shut_down(self, *, cancel_waiting: bool = False, cancel_all: bool = False) -> None:
@@ -231,9 +147,8 @@ class Keeper:
         if self.pid != os.getpid():
             return
         self.closing = True
-        with self._room:
-            self._room.notify_all()
-        self._do(self._close, cancel_waiting, cancel_all)
+        self._room.close()
+        self._do(self._ledger.close, cancel_waiting, cancel_all)
 
     def join(self) -> None:
         """Wait until all is over."""
@@ -251,45 +166,45 @@ class Keeper:
     def abandon(self) -> None:
         """Nobody can submit any more: end when what was submitted is over; takes no lock."""
         self.closing = True
-        self._do(self._close, False, False)
+        self._do(self._ledger.close, False, False)
 
     # --- what the engine tells; any thread ---
 
     def node_up(self, node: str, description: Mapping[str, Any]) -> None:
         """A node has come: jobs may go there once it has a lease."""
-        self._do(self._node_up, node, description)
+        self._do(self._ledger.node_up, node, description)
 
     def node_down(self, node: str, why: str) -> None:
         """A node is gone: its jobs are tried again elsewhere, or fail, and name it with the reason `why`."""
-        self._do(self._node_down, node, why)
+        self._do(self._ledger.node_down, node, why)
 
     def events(self, node: str, events: Sequence[tuple[Any, ...]]) -> None:
         """A node tells of its jobs, in the order in which it came about; see `Node.collect`."""
-        self._do(self._take_events, node, events)
+        self._do(self._ledger.take_events, node, events)
 
-    def posted(self, node: str, error: str | None) -> None:
-        """The message to a node has arrived, or (`error`) can't: the next one may go there."""
-        self._do(self._posted, node, error)
+    def posted(self, node: str) -> None:
+        """The message to a node has arrived: the next one may go there."""
+        self._do(self._ledger.posted, node)
 
     def unsent(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
         """Operations were too large for the engine: the jobs that they carry fail alone."""
-        self._do(self._unsent, node, operations, why)
+        self._do(self._ledger.unsent, node, operations, why)
 
     def refused(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
         """A node can't have lanes: the jobs that it was sent fail."""
-        self._do(self._refused, node, operations, why)
+        self._do(self._ledger.refused, node, operations, why)
 
     def leased(self, lease: int, node: str) -> None:
         """A lease has its place on a node, the first or another one."""
-        self._do(self._leases.placed, lease, node)
+        self._do(self._ledger.leases.placed, lease, node)
 
     def lease_failed(self, lease: int, why: str | None) -> None:
         """A lease has no place, and will not get one; None: by no fault of its own."""
-        self._do(self._lease_failed, lease, why)
+        self._do(self._ledger.lease_failed, lease, why)
 
     def lost(self, why: str) -> None:
         """The cluster can't be reached any more: what is not final fails with `ClusterLostError`."""
-        self._do(self._lose, why)
+        self._do(self._ledger.lose, why)
 
     # --- the keeper's thread ---
 
@@ -298,11 +213,11 @@ class Keeper:
 
     def _run(self) -> None:
         try:
-            while not (self.closing and not self._unfinished and self._inbox.empty()):
+            while not (self.closing and not self._ledger.unfinished and self._inbox.empty()):
                 self._turn()
         except Exception as error:
             _log.critical("the keeper of a cluster's jobs has failed: they are lost", exc_info=True)
-            self._lose(f"jobrunner's keeper has failed ({type(error).__name__}: {error}); see the log")
+            self._ledger.lose(f"jobrunner's keeper has failed ({type(error).__name__}: {error}); see the log")
         services().writer.drain()
         told = threading.Event()
         run_callback(told.set)
@@ -317,7 +232,7 @@ class Keeper:
     def _turn(self) -> None:
         """Take in what has come, and carry out what follows from it."""
         try:
-            what, args = self._inbox.get(timeout=self._patience())
+            what, args = self._inbox.get(timeout=self._ledger.patience())
         except queue.Empty:
             pass
         else:
@@ -326,530 +241,4 @@ class Keeper:
             for _ in range(self._inbox.qsize()):
                 what, args = self._inbox.get()
                 what(*args)
-        self._look_at_cancels()
-        self._refuse_too_large()
-        precedence = self._leases.precedence()
-        self._assign(precedence)
-        if self._lost is None:
-            # What was sent may have been the next.
-            self._leases.keep(self._leases.precedence(), time.monotonic())
-        for node in list(self._nodes.values()):
-            self._flush(node)
-
-    def _patience(self) -> float | None:
-        """After how many seconds there is something to do though nothing comes."""
-        now = time.monotonic()
-        due = [*self._leases.due(now), *self._ending.values()]
-        if self._refusing is not None:
-            due.append(self._refusing)
-        if len(self._queues.kinds()) > 1:
-            due.append(now + FAIR_S)
-        return max(0.0, min(due) - now) if due else None
-
-    # --- jobs ---
-
-    def _hold(self, job: ClusterJob) -> None:
-        if job.state is State.NEW:
-            job.state = State.HELD
-            self._unfinished.add(job)
-
-    def _enqueue(self, job: ClusterJob) -> None:
-        if job.state is State.FINAL:  # cancelled while it was held
-            self._made_room()
-            return
-        self._unfinished.add(job)
-        if self._lost is not None:
-            self._made_room()
-            self._finish(job, Settlement(error=lost_cluster(job, self._lost)))
-            return
-        self._queue(job)
-
-    def _queue(self, job: ClusterJob) -> None:
-        job.state = State.QUEUED
-        job.node = job.lease = None
-        self._queues.push(job)
-
-    def _requeue(self, job: ClusterJob) -> None:
-        """Back to its place, where it counts as waiting again; or over, where a cancel was on its way."""
-        if job.cancelling:
-            self._finish(job, CANCELLED)
-            return
-        with self._room:
-            self._waiting += self._max_pending is not None
-        job.seen_running = job.asked_back = False
-        self._queue(job)
-
-    def _fail(self, job: ClusterJob, error: JobRunnerError) -> None:
-        if job.state is not State.FINAL:
-            job.cause = str(error)
-            self._finish(job, Settlement(error=error))
-
-    def _finish(self, job: ClusterJob, settlement: Settlement) -> None:
-        if job.state is State.QUEUED:
-            self._made_room()
-            self._queues.left(job)
-        job.state = State.FINAL
-        if job.finished is None:
-            job.finished = time.time()
-        job.body, job.buffers, job.shared = b"", (), ()
-        job.cancelling = settlement is CANCELLED
-        self._unfinished.discard(job)
-        self.counts["cancelled" if settlement is CANCELLED else "done" if settlement.ok else "failed"] += 1
-        future = job.future
-        if future is None:
-            return
-        if job.spoke and settlement is not CANCELLED:
-            # After what it printed is written, and what it logged is passed on: callbacks are begun in order.
-            services().writer.put(lambda: run_callback(lambda: future.settle(settlement)))
-        else:
-            future.settle(settlement)
-
-    def _cancel(self, job: ClusterJob) -> None:
-        if job.state is State.FINAL:
-            return
-        node = self._nodes.get(job.node) if job.node is not None else None
-        if job.state is State.SENT and node is not None:
-            if job.cancelling:
-                return
-            job.cancelling = True
-            unsent = len(node.outbox)
-            node.outbox = [one for one in node.outbox if not (one[0] == "job" and one[1] == job.order)]
-            if len(node.outbox) == unsent:
-                node.outbox.append(("cancel", job.order))
-                self._ending[job] = time.monotonic() + _STUCK_S
-                return
-            self._leave(job, node)
-            job.attempts -= 1
-        self._finish(job, CANCELLED)
-
-    def _look_at_cancels(self) -> None:
-        """Tell who waits for a cancel that its node does not answer."""
-        now = time.monotonic()
-        for job, due in list(self._ending.items()):
-            if job.state is State.FINAL:
-                del self._ending[job]
-            elif now >= due:
-                del self._ending[job]
-                job.stuck = True
-                if job.future is not None:
-                    job.future.look_again()
-
-    def _leave(self, job: ClusterJob, node: KnownNode) -> None:
-        """A job is at its node no more."""
-        del node.jobs[job.order]
-        self._running -= job.seen_running
-        lease = self._leases.get(job.lease)
-        if lease is not None:
-            lease.remove(job)
-
-    # --- sending ---
-
-    def _refuse_too_large(self) -> None:
-        """Let jobs fail that are too large for every node that has ever been there.
-
-        Where one of them was large enough, it may come back, and while nodes come and go, another may be: jobs wait.
-        """
-        now = time.monotonic()
-        too_large_ones = [
-            (threads, memory)
-            for threads in (self._queues.kinds() if self.seen else ())
-            for memory in self._queues.needs(threads)
-            if not self.has_fitted(threads, memory)
-        ]
-        self._refusing = self._changed + _SETTLED_S if too_large_ones else None
-        if self._refusing is not None and now >= self._refusing:
-            self._refusing = None
-            for threads, memory in too_large_ones:
-                for job in self._queues.waiting(threads, memory):
-                    self._fail(job, too_large(job, list(self.seen.values())))
-
-    def _assign(self, precedence: Precedence) -> None:
-        """Send jobs to the leases that have room for them."""
-        now = time.monotonic()
-        vacancies = self._leases.vacancies()
-        for threads in self._queues.kinds():
-            leases = self._leases.open(threads, precedence, now)
-            if not leases:
-                continue
-            # Not all to the first of them.
-            fair = -(-(self._queues.count(threads) + sum(len(lease.jobs) for lease in leases)) // len(leases))
-            for lease in leases:
-                was_idle = not lease.jobs
-                if was_idle and vacancies < 1:
-                    continue
-                self._fill(lease, fair)
-                vacancies -= was_idle and bool(lease.jobs)
-
-    def _fill(self, lease: Lease, fair: int) -> None:
-        """Send a lease what it may have of the jobs that wait, its fair share at the most."""
-        assert lease.node is not None
-        if not any(lease.node.fits(lease.threads, memory) for memory in self._queues.needs(lease.threads)):
-            return
-        passed = []
-        while (job := self._queues.head(lease.threads)) is not None:
-            depth = self._depth(job.name)
-            if len(lease.jobs) >= min(depth, lease.depth, fair):
-                break
-            entry = self._queues.pop(lease.threads)
-            if lease.node.takes(job.options):
-                lease.depth = min(lease.depth, depth)
-                self._send(job, lease)
-            else:
-                passed.append(entry)  # for another node
-        self._queues.put_back(lease.threads, passed)
-
-    def _depth(self, name: str) -> int:
-        """How many jobs of a name a lease may have at a time."""
-        length = self._lengths.get(name)
-        if self._max_workers is not None and any(node.cores > 1 for node in self._nodes.values()):
-            return 1  # a node has the jobs of a lease run side by side
-        if length is None or length >= _LONG_S:
-            return 1
-        return min(_MOST_SENT, 1 + int(_LONG_S / max(length, _LEAST_S)))
-
-    def _send(self, job: ClusterJob, lease: Lease) -> None:
-        node = lease.node
-        assert node is not None
-        self._made_room()
-        self._queues.left(job)
-        job.state = State.SENT
-        job.node, job.lease, job.order = node.name, lease.number, next(self._orders)
-        job.sent = time.monotonic()
-        job.attempts += 1
-        if job.attempts > 1:
-            job.fields = {}
-        node.jobs[job.order] = job
-        lease.jobs.add(job)
-        for shared in job.shared:
-            try:
-                self._share(shared, node)
-            except Exception as error:
-                self._leave(job, node)
-                why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-                self._fail(job, undelivered(job, "a shared argument", shared.nbytes, self.engine, why))
-                return
-        buffers = [pickle.PickleBuffer(buffer) for buffer in job.buffers]
-        body: Any = job.body if len(job.body) < APART_BYTES else pickle.PickleBuffer(job.body)
-        numbers = [shared.number for shared in job.shared]
-        facts = (job.job_id, job.name)
-        node.outbox.append(("job", job.order, lease.number, facts, _told(job.options), body, buffers, numbers))
-
-    def _share(self, shared: Shared[Any], node: KnownNode) -> None:
-        if shared.number in node.shares:
-            return
-        data = self._data.get(shared.number)
-        if data is None:
-            parts = shared.parts()
-            small = shared.nbytes < APART_BYTES
-            data = [bytes(part) for part in parts] if small else self._link.put(parts)
-            self._data[shared.number] = data
-            shared.on_gone(self._share_gone)
-        node.shares.add(shared.number)
-        node.outbox.append(("share", shared.number, data))
-
-    def _share_gone(self, number: int) -> None:
-        """Nobody holds a shared object's handle any more; takes no lock."""
-        self._do(self._unshare, number)
-
-    def _unshare(self, number: int) -> None:
-        data = self._data.pop(number, None)
-        for node in self._nodes.values():
-            if number in node.shares:
-                node.shares.discard(number)
-                node.outbox.append(("forget", number))
-        if data is not None and not isinstance(data, list):
-            self._link.drop(data)
-
-    def _flush(self, node: KnownNode) -> None:
-        if node.outbox and not node.posting:
-            node.posting = True
-            operations, node.outbox = node.outbox, []
-            self._link.post(node.name, operations)
-
-    def _posted(self, name: str, error: str | None) -> None:
-        node = self._nodes.get(name)
-        if node is None:
-            return
-        node.posting = False
-        if error is not None:
-            self._node_down(name, error)
-
-    def _unsent(self, name: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
-        """Operations were too large: what is large among them fails, the rest is sent again."""
-        node = self._nodes.get(name)
-        if node is None:
-            return
-        rest = []
-        for operation in operations:
-            job = node.jobs.get(operation[1]) if operation[0] == "job" else None
-            if job is None or job.argument_bytes < APART_BYTES:
-                rest.append(operation)
-                continue
-            job.attempts -= 1
-            self._turn_away(job, node, undelivered(job, "the call", job.argument_bytes, self.engine, why))
-        if len(rest) == len(operations):
-            self._node_down(name, why)
-        else:
-            node.outbox = [*rest, *node.outbox]
-
-    def _refused(self, name: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
-        node = self._nodes.get(name)
-        if node is None:
-            return
-        for operation in operations:
-            if operation[0] == "share":
-                node.shares.discard(operation[1])
-            job = node.jobs.get(operation[1]) if operation[0] == "job" else None
-            if job is not None:
-                self._turn_away(job, node, JobError(f"node {node} can't have lanes: {why}", job_id=job.job_id))
-
-    def _turn_away(self, job: ClusterJob, node: KnownNode, error: JobRunnerError) -> None:
-        """A job that was sent can't be carried: it fails, or is cancelled where that was on its way."""
-        self._leave(job, node)
-        if job.cancelling:
-            self._finish(job, CANCELLED)
-        else:
-            self._fail(job, error)
-
-    # --- leases ---
-
-    def _lease_failed(self, number: int, why: str | None) -> None:
-        threads = self._leases.failed(number, why)
-        for job in () if threads is None else self._queues.waiting(threads):
-            self._fail(job, JobError(f"the cluster gives no place to run it: {why}", job_id=job.job_id))
-
-    # --- nodes ---
-
-    def _node_up(self, name: str, description: Mapping[str, Any]) -> None:
-        if name not in self._nodes:
-            self._nodes[name] = KnownNode(name, description)
-            self._changed = time.monotonic()
-            self.seen = {**self.seen, (description["threads"], description["memory"]): {**description, "name": name}}
-            self.nodes = {**self.nodes, name: description}
-            self._leases.node_has_come(name)
-            _log.info("node %s has come, with %s cores", self._nodes[name], description["cores"])
-
-    def _node_down(self, name: str, why: str) -> None:
-        node = self._nodes.pop(name, None)
-        if node is None:
-            return
-        self._changed = time.monotonic()
-        self.nodes = {other: told for other, told in self.nodes.items() if other != name}
-        if node.jobs:
-            self.nodes_lost += 1
-            _log.warning("node %s is lost: %s", node, why)
-        else:
-            _log.info("node %s has gone: %s", node, why)
-        self._leases.node_has_gone(name)
-        unsent = {one[1] for one in node.outbox if one[0] == "job"}
-        for order, job in list(node.jobs.items()):
-            self._leave(job, node)
-            if order in unsent:
-                job.attempts -= 1
-                self._requeue(job)
-            elif job.cancelling:
-                self._finish(job, CANCELLED)
-            else:
-                job.fields = {"host": node.host, **job.fields}
-                self._died(job, f"node {node} was lost ({why})", lost_node(job, str(node), why))
-
-    def _lose(self, why: str) -> None:
-        """The cluster is gone."""
-        if self._lost is not None:
-            return
-        self._lost = f"the {self.engine} cluster at {self.address} can't be reached any more: {why}"
-        _log.warning("%s", self._lost)
-        self._nodes.clear()
-        self._running = 0
-        self.nodes = {}
-        self._leases.clear()
-        for job in list(self._unfinished):
-            self._finish(job, CANCELLED if job.cancelling else Settlement(error=lost_cluster(job, self._lost)))
-        self._queues.clear()
-
-    def _died(self, job: ClusterJob, why: str, error: JobRunnerError, data: bytes | None = None) -> None:
-        """A job's process, or its node, ended under it."""
-        retried = not isinstance(error, MemoryLimitExceeded) or isinstance(error, job.options.retry_on)
-        if retried and job.attempts <= job.options.retries:
-            self._rerun(job, why)
-            return
-        job.cause = why
-        self._finish(job, Settlement(data=data, error=error))
-
-    def _rerun(self, job: ClusterJob, why: str) -> None:
-        job.reruns.append(f"attempt {job.attempts}: {why}")
-        _log.info("job %s is run again: %s", job.job_id, why)
-        self._requeue(job)
-
-    # --- what nodes tell ---
-
-    def _take_events(self, name: str, events: Sequence[tuple[Any, ...]]) -> None:
-        node = self._nodes.get(name)
-        if node is None:
-            return
-        for kind, *facts in events:
-            if kind == "printed":
-                stream, data = facts
-                services().writer.print(stream, bytes(data), node)
-                for one in node.jobs.values():
-                    one.spoke = True  # any of them may have
-                continue
-            order = facts[0]
-            job = node.jobs.get(order)
-            if job is None or job.state is not State.SENT:
-                continue
-            if kind == "outcome":
-                self._take_outcome(job, node, *facts[1:])
-            elif kind == "running":
-                self._take_fields(job, node, facts[1])
-                self._running += not job.seen_running
-                job.seen_running, job.seen = True, time.monotonic()
-                lease = self._leases.get(job.lease)
-                if lease is not None:
-                    lease.running.add(job)
-            elif kind == "note":
-                _, body, pid = facts
-                job.spoke = True
-                self._pass_on(bytes(body), job.job_id, pid)
-            elif kind == "cancelled":
-                if facts[1]:
-                    self._leave(job, node)
-                    self._finish(job, CANCELLED)
-                else:
-                    job.stuck = True
-                    if job.future is not None:
-                        job.future.look_again()
-            elif kind == "back":
-                self._leave(job, node)
-                job.attempts -= 1
-                job.cancelling |= self._turns_away
-                self._requeue(job)
-            elif kind == "evicted":
-                self._leave(job, node)
-                if job.cancelling:
-                    self._finish(job, CANCELLED)
-                else:
-                    why = f"{self.engine} has taken its place on node {node} away"
-                    self._died(job, why, evicted(job, why))
-            elif kind == "too large":
-                nbytes, why, fields = facts[1:]
-                self._take_fields(job, node, fields)
-                self._turn_away(job, node, undelivered(job, "the result", nbytes, self.engine, why))
-            elif kind == "refused":
-                self._leave(job, node)
-                self._fail(job, JobError(f"node {node} can't run job {job.job_id}: {facts[1]}", job_id=job.job_id))
-
-    def _pass_on(self, body: bytes, job_id: str, pid: int) -> None:
-        run_callback(lambda: pass_on(body, job_id, pid))
-
-    def _take_fields(self, job: ClusterJob, node: KnownNode, fields: Mapping[str, Any]) -> None:
-        job.fields.update((name, value) for name, value in fields.items() if value is not None)
-        for name in ("started_at", "finished_at"):
-            if node.ahead and fields.get(name) is not None:
-                job.fields[name] -= node.ahead
-
-    def _take_outcome(
-        self,
-        job: ClusterJob,
-        node: KnownNode,
-        ok: bool,
-        data: Any,
-        buffers: Sequence[Any],
-        pickled_error: bytes | None,
-        fields: Mapping[str, Any],
-        printed: tuple[str, str] | None,
-    ) -> None:
-        self._leave(job, node)
-        self._take_fields(job, node, fields)
-        job.printed = None if printed is None else JobOutput(*printed)
-        run_s = fields.get("run_s")
-        if run_s is not None:
-            before = self._lengths.get(job.name, run_s)
-            # Slow to believe that they are short, quick to believe that they are long.
-            share = 0.5 if run_s > before else 0.1
-            self._lengths[job.name] = before + share * (run_s - before)
-        payload = None if data is None else data if isinstance(data, bytes) else bytes(data)
-        if pickled_error is not None:
-            error: JobRunnerError = pickle.loads(pickled_error)  # noqa: S301 (one of our own classes, from our node)
-            error.args = (f"{error} It ran on node {node}.", *error.args[1:])
-            why = f"{fields.get('cause') or 'its worker died'} on node {node}"
-            if isinstance(error, (WorkerDiedError, *job.options.retry_on)):
-                self._died(job, why, error, payload)
-            else:
-                job.cause = why
-                self._finish(job, Settlement(data=payload, error=error))
-            return
-        if not ok and payload is not None:
-            self._take_raised(job, node, payload, str(fields.get("cause")))
-            return
-        settled: bytes | Parcel | None = payload
-        if buffers and payload is not None:
-            settled = Parcel(payload, [_writable(buffer) for buffer in buffers])
-        self._finish(job, Settlement(ok, settled))
-
-    def _take_raised(self, job: ClusterJob, node: KnownNode, data: bytes, cause: str) -> None:
-        """What a job raised: it may be to retry, or want explaining; which only its exception tells."""
-        retryable = bool(job.options.retry_on) and job.attempts <= job.options.retries
-        if not retryable and not names_missing_module(cause):
-            self._finish(job, Settlement(False, data))
-            return
-        job.state = State.DECIDING
-
-        def decide() -> None:
-            error = load_exception(data)
-            retry = retryable and isinstance(error, job.options.retry_on)
-            remedy = None if retry else remedy_for_missing_module(error, str(node), self.engine)
-            self._do(self._decided, job, retry, error, data, remedy, f"{cause} on node {node}")
-
-        run_callback(decide)
-
-    def _decided(
-        self, job: ClusterJob, retry: bool, error: BaseException, data: bytes, remedy: str | None, why: str
-    ) -> None:
-        if job.state is not State.DECIDING:
-            return
-        if retry:
-            self._rerun(job, why)
-            return
-        settlement = Settlement(False, data)
-        if remedy is not None:
-            job.cause = f"{why}; {remedy}"
-            if isinstance(error, SerializationError):
-                told = f"the call of job {job.job_id} ({job.name}) can't be rebuilt: {remedy}"
-                settlement = Settlement(data=data, error=SerializationError(told, job_id=job.job_id))
-        self._finish(job, settlement)
-
-    # --- the end ---
-
-    def _close(self, cancel_waiting: bool, cancel_all: bool) -> None:
-        if not (cancel_waiting or cancel_all):
-            return
-        self._turns_away = True
-        # The last first: none that waits is to start when one that runs has ended.
-        for job in sorted(self._unfinished, key=lambda job: job.seq, reverse=True):
-            if cancel_all or job.state in (State.QUEUED, State.HELD):
-                self._cancel(job)
-            elif job.state is State.SENT and not (job.seen_running or job.asked_back):
-                # It may have started, and then goes on.
-                node = self._nodes.get(job.node or "")
-                if node is not None:
-                    job.asked_back = True
-                    node.outbox.append(("take back", job.order))
-
-
-def _told(options: JobOptions) -> dict[str, Any]:
-    """The options that a node is to keep; it neither retries nor orders."""
-    told = {
-        name: getattr(options, name)
-        for name in ("time_limit", "memory_limit", "threads", "grace", "capture_output", "relay_logs")
-    }
-    return {name: value for name, value in told.items() if value != getattr(_DEFAULTS, name)}
-
-
-_DEFAULTS = JobOptions()
-
-
-def _writable(buffer: Any) -> memoryview:
-    """A result's buffer, for its owner to write to."""
-    view = memoryview(buffer)
-    return memoryview(bytearray(view)) if view.readonly else view.cast("B")
+        self._ledger.proceed()

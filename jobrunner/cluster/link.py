@@ -33,8 +33,8 @@ class Told(Protocol):
     def events(self, node: str, events: Sequence[tuple[Any, ...]]) -> None:
         """What a node's `collect` gave."""
 
-    def posted(self, node: str, error: str | None) -> None:
-        """The operations of the last `post` are carried out; or why they can't be."""
+    def posted(self, node: str) -> None:
+        """The operations of the last `post` are carried out."""
 
     def unsent(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
         """Operations of a post were not sent, for they are too large; `posted` follows."""
@@ -68,7 +68,7 @@ class Link(Protocol):
         """Begin to tell; the nodes that are there first."""
 
     def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
-        """Send operations to a node; `Told.posted` follows, and no other post to it before."""
+        """Send operations to a node; `Told.posted` follows, and no other post to it before; or `Told.node_down`."""
 
     def ask_lease(self, lease: int, threads: int, places: Collection[str] | None) -> None:
         """Ask for a slot of so many cores, on whichever node, or (where the engine can choose) one of `places`."""

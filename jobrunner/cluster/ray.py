@@ -84,21 +84,26 @@ class _RayLink:
 
     def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
         actor = self._actors.get(node)
-        if actor is None:
-            self._told.posted(node, "it is gone")
-            return
-        if self._is_cut_off():
-            return
+        if actor is None or self._is_cut_off():
+            return  # the keeper is told, or was
+
+        def carried_out(done: Any) -> None:
+            failure = _failure(done)
+            if failure is None:
+                self._told.posted(node)
+            else:
+                self._doubt(node, failure)
+
         try:
             answer = actor.post.remote(operations).future()
         except Exception as error:
             if _is_full(error):
                 self._told.unsent(node, operations, _in_words(error))
-                self._told.posted(node, None)
+                self._told.posted(node)
             else:
-                self._told.posted(node, _in_words(error))
+                self._doubt(node, _in_words(error))
             return
-        answer.add_done_callback(lambda done: self._told.posted(node, _failure(done)))
+        answer.add_done_callback(carried_out)
 
     def ask_lease(self, lease: int, threads: int, places: Collection[str] | None) -> None:
         # Ray chooses by CPUs and resources; where it chose a node that won't do, another lease is asked for.

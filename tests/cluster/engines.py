@@ -88,7 +88,7 @@ class NearbyLink:
         there = self._nodes.get(node)
         if there is not None:
             there.post(operations)
-            self._told.posted(node, None)
+            self._told.posted(node)
 
     def ask_lease(self, lease: int, threads: int, places: Collection[str] | None) -> None:
         with self._lock:

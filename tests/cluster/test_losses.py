@@ -114,6 +114,28 @@ def test_without_retries_only_the_running_jobs_of_a_killed_node_fail(engine: str
         assert not await_none(lambda: [pid] if is_alive(pid) else [], 10.0)
 
 
+def test_without_retries_a_killed_node_costs_a_batch_no_more_than_what_ran_there(
+    engine: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    with connect(engine, cluster.address) as executor:
+        jobs = [executor.submit(work, str(tmp_path / "starts"), number, 0.02) for number in range(500)]
+        wait(jobs[:100], timeout=60)
+        while (victim := _on_lesser_node(executor, cluster, [job for job in jobs if job.running()])) is None:
+            wait(jobs, timeout=0.02)
+        name, node = _node_of(executor, victim)
+        cluster.kill_node(node)
+        failed = {number: job for number, job in enumerate(jobs) if job.exception(timeout=100) is not None}
+        # The node has one place.
+        assert len(failed) <= 1
+        for job in failed.values():
+            with pytest.raises(WorkerDiedError, match=f"node {name}.* was lost"):
+                job.result()
+        done = {number: job.result() for number, job in enumerate(jobs) if number not in failed}
+        assert done == {number: number * number for number in done}
+        begun = lines(tmp_path / "starts")
+        assert all(begun.count(str(number)) <= 1 for number in range(500))
+
+
 def test_a_shared_object_outlives_the_node_that_had_it(engine: str, cluster: Cluster) -> None:
     with connect(engine, cluster.address, retries=1) as executor:
         handle = share(b"x" * 3_000_000)

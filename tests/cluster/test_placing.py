@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobrunner import JobError, WorkerDiedError, gather, wait
-from jobrunner.cluster import keeper, leases
+from jobrunner.cluster import leases, ledger
 from jobrunner.cluster.job import State
 from jobrunner.cluster.keeper import Keeper
 from jobrunner.executors.future import JobFuture
@@ -253,7 +253,7 @@ def test_jobs_of_other_numbers_of_threads_follow_each_other_without_a_pause(
     max_workers: int | None, chooses: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Were a place kept for nobody, the next turn of others would be in an hour.
-    for module, name in ((leases, "_TERM_S"), (keeper, "FAIR_S")):
+    for module, name in ((leases, "_TERM_S"), (ledger, "FAIR_S")):
         monkeypatch.setattr(module, name, 3600.0)
     with NearbyExecutor({"one": GIB}, cores=2, chooses=chooses, max_workers=max_workers) as executor:
         wide = executor.with_options(threads=2)
@@ -283,7 +283,7 @@ def test_jobs_wait_for_the_one_node_that_is_large_enough_to_come_back(gate: Gate
 def test_jobs_that_no_node_has_been_large_enough_for_are_refused_when_no_more_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(keeper, "_SETTLED_S", 0.5)
+    monkeypatch.setattr(ledger, "_SETTLED_S", 0.5)
     with NearbyExecutor({}) as executor:
         large = executor.with_options(memory_limit="1GiB").submit(pow, 2, 3)
         larger = executor.with_options(memory_limit="1TiB", threads=1).submit(pow, 2, 3)
@@ -323,6 +323,7 @@ def test_what_waits_for_a_node_that_others_have_keeps_its_turn_while_small_ones_
 def test_memory_and_threads_that_no_node_has_together_are_refused() -> None:
     with NearbyExecutor({"wide": GIB}, cores=2) as executor:
         executor.link.come("large", 2 * GIB, cores=1)
+        executor.submit(pow, 2, 3).result(timeout=60)  # by then it is known
         assert executor.with_options(memory_limit="2GiB").submit(pow, 2, 3).result(timeout=60) == 8
         with pytest.raises(ValueError, match=r"memory_limit must be at most .* largest node, large, has"):
             executor.with_options(memory_limit="3GiB")
