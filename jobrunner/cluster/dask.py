@@ -484,7 +484,8 @@ class DaskExecutor(ClusterExecutor):
     memory limits, reports, output and statuses mean the same, and its death is its alone.  Each Dask worker gets
     worker processes of jobrunner's beside it, as many as it has threads.  Dask's scheduler says where there is room: a
     job takes up a thread of a Dask worker, so that other users of the cluster, and clusters that grow by demand, are
-    served as usual.
+    served as usual.  Arguments and results go to workers directly where this process can reach them, else by way of the
+    scheduler, as they always do for a client that was made with ``direct_to_workers=False``.
 
     Args:
         client_or_address: a scheduler's address (``"tcp://host:8786"``), a ``distributed.Client``, or a cluster object
