@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import platform
@@ -25,6 +24,7 @@ from types import CodeType
 from typing import Any
 
 from jobrunner.batch.columns import to_json
+from jobrunner.packages import version_of
 
 __all__ = ["CodeIdentity", "identify"]
 
@@ -215,9 +215,10 @@ def _packages() -> dict[str, str]:
     for name in sorted({name.partition(".")[0] for name in list(sys.modules)} - set(sys.stdlib_module_names)):
         if name.startswith("_"):
             continue
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except (importlib.metadata.PackageNotFoundError, ValueError):
+        found = version_of(name)
+        if found is not None:
+            versions[name] = found
+        else:
             with contextlib.suppress(Exception):  # a module may compute it, and fail
                 version = getattr(sys.modules.get(name), "__version__", None)
                 if isinstance(version, str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -29,6 +28,7 @@ from jobrunner.errors import JobRunnerError
 from jobrunner.executors.local import LocalExecutor
 from jobrunner.memory import group_memory
 from jobrunner.options import default_max_workers
+from jobrunner.packages import version_of
 
 if sys.platform != "win32":
     import resource
@@ -126,20 +126,13 @@ def diagnose_cluster(engine: str, address: str | None) -> dict[str, Any]:
 
 def _versions() -> dict[str, str | None]:
     implementation = f"{platform.python_implementation()} {platform.python_version()}"
-    packages = {name: _version(name) for name in (*_REQUIRED, *_OPTIONAL)}
+    packages = {name: version_of(name) for name in (*_REQUIRED, *_OPTIONAL)}
     return {"jobrunner": __version__, "python": implementation, "executable": sys.executable, **packages}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _engines() -> dict[str, str]:
     return {
-        "local": f"available, on loky {_version('loky')}",
+        "local": f"available, on loky {version_of('loky')}",
         "inline": "available, in the calling process",
         "dask": _engine("distributed", "dask"),
         "ray": _engine("ray", "ray"),
@@ -147,7 +140,7 @@ def _engines() -> dict[str, str]:
 
 
 def _engine(package: str, extra: str) -> str:
-    version = _version(package)
+    version = version_of(package)
     if version is None:
         return f"not installed: pip install 'jobrunner[{extra}]'"
     return f"available, on {package} {version}"

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from jobrunner.backend import Backend, Capabilities, describe_machine
 from jobrunner.cluster.keeper import Keeper
-from jobrunner.cluster.link import Link, NodeConfig, version_of
+from jobrunner.cluster.link import Link, NodeConfig
 from jobrunner.cluster.node import call_packed
 from jobrunner.cluster.uploads import pack_uploads
 from jobrunner.errors import JobError, SerializationError
@@ -25,6 +25,7 @@ from jobrunner.job_ids import new_job_id
 from jobrunner.memory import format_bytes
 from jobrunner.messages import pack_call
 from jobrunner.options import JobOptions, PoolOptions, UnboundedJobOptions
+from jobrunner.packages import version_of
 from jobrunner.parcel import pack_parts
 from jobrunner.serialization import Call, dump_call
 

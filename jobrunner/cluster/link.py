@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Link", "NodeConfig", "Told", "version_of"]
+__all__ = ["Link", "NodeConfig", "Told"]
 
 
 class NodeConfig(NamedTuple):
@@ -88,11 +87,3 @@ class Link(Protocol):
 
     def close(self) -> None:
         """End the nodes' lanes, and the connection; may take its time."""
-
-
-def version_of(package: str) -> str | None:
-    """The version of an installed package."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

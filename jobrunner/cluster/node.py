@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 import os
 import pickle
 import platform
@@ -42,6 +41,7 @@ from jobrunner.executors.output import OutputWriter
 from jobrunner.memory import machine_memory
 from jobrunner.messages import unpack_call
 from jobrunner.options import default_max_workers
+from jobrunner.packages import version_of
 from jobrunner.parcel import APART_BYTES, Parcel, unpack_parts
 from jobrunner.serialization import load_call
 from jobrunner.sharing import Shared
@@ -82,17 +82,9 @@ def describe_node(cores: int | None = None, memory: int | None = None) -> dict[s
         "memory": min(memory or sys.maxsize, int(0.9 * machine_memory())),
         "python": platform.python_version(),
         "jobrunner": __version__,
-        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+        "packages": {name: version for name in _PACKAGES if (version := version_of(name)) is not None},
         "time": time.time(),
     }
-
-
-@functools.lru_cache(maxsize=32)
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def call_packed(body: bytes) -> None:

@@ -7,7 +7,6 @@ do, the backend's capabilities say: a running job is not ended by `cancel`, and 
 from __future__ import annotations
 
 import concurrent.futures
-import importlib.metadata
 import os
 import platform
 import sys
@@ -23,6 +22,7 @@ from jobrunner.executors.future import CANCELLED, JobFuture, Settlement
 from jobrunner.executors.inline import InlineExecutor
 from jobrunner.job_ids import new_job_id
 from jobrunner.messages import unpack_call
+from jobrunner.packages import version_of
 from jobrunner.parcel import pack_parts, unpack_parts
 from jobrunner.report import JobOutput, JobReport
 from jobrunner.serialization import Call
@@ -241,10 +241,7 @@ class ForeignExecutor(JobExecutor):
 def _version(package: str) -> str | None:
     if package in sys.stdlib_module_names:
         return platform.python_version()
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return version_of(package)
 
 
 def as_job_executor(executor: concurrent.futures.Executor) -> JobExecutor:

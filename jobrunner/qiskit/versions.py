@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import sys
 import warnings
 from typing import NamedTuple
+
+from jobrunner.packages import version_of
 
 __all__ = ["KNOWN", "UnknownVersionWarning", "check_qiskit", "warn_of_unknown"]
 
@@ -44,7 +45,7 @@ def check_qiskit() -> None:
     Raises:
         ImportError: there is none, or it is too old; the message says how to get one.
     """
-    found = _version("qiskit")
+    found = version_of("qiskit")
     if found is None:
         raise ImportError("jobrunner.qiskit needs Qiskit, which is not installed: pip install 'jobrunner[qiskit]'")
     oldest = KNOWN["qiskit"].oldest
@@ -58,7 +59,7 @@ def check_qiskit() -> None:
 def warn_of_unknown() -> None:
     """Warn of each installed package whose version is not known to work."""
     for package, (oldest, below) in KNOWN.items():
-        found = _version(package)
+        found = version_of(package)
         if found is None or oldest <= _numbers(found) < below:
             continue
         than = "newer" if _numbers(found) >= below else "older"
@@ -76,13 +77,6 @@ def _callers_level() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("jobrunner.", "contextlib")):
         frame, level = frame.f_back, level + 1
     return level
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:

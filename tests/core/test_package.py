@@ -17,7 +17,7 @@ _PACKAGE = Path(jobrunner.__file__).parent
 
 #: The floor of each module or package, by its name below `jobrunner`; the longest match counts.
 _FLOORS = {
-    "errors": 0, "status": 0, "lazy": 0,
+    "errors": 0, "status": 0, "lazy": 0, "packages": 0,
     "options": 1, "report": 1, "backend": 1, "serialization": 1, "messages": 1, "role": 1, "handover": 1,
     "execution": 1, "processes": 1, "streams": 1, "texts": 1, "memory": 1, "segments": 1, "received": 1,
     "anonymous_memory": 1, "parcel": 1, "sharing": 1, "job_ids": 1, "html": 1,
@@ -229,7 +229,11 @@ def _mypy(directory: Path, source: str) -> tuple[int, str]:
     snippet = directory / "snippet.py"
     snippet.write_text(source)
     options = ["--strict", "--config-file=", f"--cache-dir={directory / 'cache'}", "--python-version=3.10"]
-    output, errors, code = api.run([*options, str(snippet)])
+    limit = sys.getrecursionlimit()
+    try:
+        output, errors, code = api.run([*options, str(snippet)])
+    finally:
+        sys.setrecursionlimit(limit)  # mypy raises it, for good
     return code, output + errors
 
 

@@ -244,7 +244,7 @@ def test_wrong_use(wrong: Any) -> None:
 def test_unknown_versions_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from jobrunner.qiskit import UnknownVersionWarning, versions
 
-    monkeypatch.setattr(versions, "_version", {"qiskit": "2.3.0", "qiskit-aer": "9.1rc1"}.get)
+    monkeypatch.setattr(versions, "version_of", {"qiskit": "2.3.0", "qiskit-aer": "9.1rc1"}.get)
     monkeypatch.setattr(acceleration, "_warned", False)
     with pytest.warns(UnknownVersionWarning, match=r"qiskit-aer 9\.1rc1 is newer") as caught, accelerate():
         pass
@@ -257,7 +257,7 @@ def test_unknown_versions_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None
 def test_unknown_versions_are_told_of_where_they_are_used(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from jobrunner.qiskit import UnknownVersionWarning, versions
 
-    monkeypatch.setattr(versions, "_version", {"qiskit": "9.0.0"}.get)
+    monkeypatch.setattr(versions, "version_of", {"qiskit": "9.0.0"}.get)
     monkeypatch.setattr(acceleration, "_warned", False)
     with pytest.warns(UnknownVersionWarning) as caught:
         on()

@@ -12,21 +12,21 @@ from jobrunner.qiskit import versions
 
 
 def test_qiskit_missing_is_told_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "_version", lambda package: None)
+    monkeypatch.setattr(versions, "version_of", lambda package: None)
     with pytest.raises(ImportError, match=r"not installed: pip install 'jobrunner\[qiskit\]'"):
         versions.check_qiskit()
 
 
 @pytest.mark.parametrize("old", ["0.46.3", "1.2.4", "1.0.0rc1"])
 def test_qiskit_too_old_is_told_with_both_versions(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "_version", lambda package: old)
+    monkeypatch.setattr(versions, "version_of", lambda package: old)
     with pytest.raises(ImportError, match=f"needs Qiskit 1.3 or later, and found {old}"):
         versions.check_qiskit()
 
 
 @pytest.mark.parametrize("good", ["1.3.0", "1.4.2", "2.0.0rc1", "2.6.2", "3.0"])
 def test_others_are_taken(good: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "_version", lambda package: good)
+    monkeypatch.setattr(versions, "version_of", lambda package: good)
     versions.check_qiskit()
 
 
@@ -48,9 +48,9 @@ def test_without_qiskit_the_rest_is_untouched(tmp_path: Path) -> None:
 
 def test_what_is_known_is_quiet(recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"qiskit": "1.3.1", "qiskit-algorithms": "0.3.1", "qiskit-aer": "0.17.0"}
-    monkeypatch.setattr(versions, "_version", known.get)
+    monkeypatch.setattr(versions, "version_of", known.get)
     versions.warn_of_unknown()
     assert not recwarn.list
-    monkeypatch.setattr(versions, "_version", {"qiskit-algorithms": "0.2.0"}.get)
+    monkeypatch.setattr(versions, "version_of", {"qiskit-algorithms": "0.2.0"}.get)
     with pytest.warns(versions.UnknownVersionWarning, match=r"qiskit-algorithms 0\.2\.0 is older"):
         versions.warn_of_unknown()
