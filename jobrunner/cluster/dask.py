@@ -23,6 +23,8 @@ _log = logging.getLogger("jobrunner")
 
 #: Connecting gives up after so many seconds.
 _CONNECT_S = 5.0
+#: How long workers that end in good order are waited for to be followed by their scheduler.
+_PARTING_S = 1.0
 #: A worker that has not answered after so long can't be reached from here, though the scheduler can.
 _DIRECT_S = 5.0
 #: Connections that the client may have; a node takes up to two.
@@ -65,6 +67,8 @@ class _DaskLink:
         self._direct: set[str] = set()
         # By worker, what passes on what happens there; for the client's loop, too.
         self._collecting: dict[str, asyncio.Task[None]] = {}
+        # By worker, the lanes of it that were given up last: none of them is to be used again.
+        self._given_up: dict[str, str] = {}
         self._closing = False
         self.address = _address_of(where)
         check_reachable(self.address, "Dask scheduler", _START, _CONNECT_S / 2)
@@ -111,6 +115,7 @@ class _DaskLink:
                 f"the workers of the Dask cluster at {self.address} can't have lanes: {type(error).__name__}: {error}. "
                 "jobrunner must be installed where they run, in the same version as here."
             ) from error
+        self._scheduler: str = self._client.scheduler_info()["id"]
         there = set(self._client.nthreads())
         with self._heard:
             self._heard.wait_for(lambda: there <= set(self._known), timeout=_CONNECT_S)
@@ -152,21 +157,32 @@ class _DaskLink:
         def begin() -> None:
             task = self._loop.create_task(coroutine)
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(ended)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._lose(error)  # nothing can be said any more, as where the client was closed
 
         try:
             self._loop.call_soon_threadsafe(begin)
         except RuntimeError:  # the loop is closed
             coroutine.close()
 
-    async def _call(self, node: str, operation: str, **facts: Any) -> Any:
-        """Have a worker answer a message.
+    async def _call(self, node: str, incarnation: str, operation: str, **facts: Any) -> Any:
+        """Have a worker answer a message that is meant for certain lanes of it.
 
         Raises:
             _NodeGone: it can't.
             OSError: the scheduler can't be reached.
         """
-        message = {"op": operation, "session": self._session, "address": node, **facts}
+        message = {
+            "op": operation,
+            "session": self._session,
+            "address": node,
+            "incarnation": incarnation,
+            **facts,
+        }
         if node in self._direct:
             try:
                 async with self._client.rpc(node) as worker:
@@ -193,28 +209,31 @@ class _DaskLink:
                 self._direct.add(node)
 
     async def _post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
-        from jobrunner.cluster.dask_node import REFUSED, encode
+        from jobrunner.cluster.dask_node import GONE, REFUSED, encode
 
         error = None
         known = self._known.get(node)
+        if known is None:
+            return  # it was given up meanwhile
+        incarnation = known["incarnation"]
         try:
             named = [await self._named(one, node) for one in operations]
-            answer = await self._call(node, "jobrunner_post", operations=encode(named))
+            answer = await self._call(node, incarnation, "jobrunner_post", operations=encode(named))
             if isinstance(answer, (list, tuple)):
                 # Scattered data that are gone with the worker that had them.
                 lost = set(answer)
                 named = [await self._named(one, node, lost) for one in operations]
-                answer = await self._call(node, "jobrunner_post", operations=encode(named))
+                answer = await self._call(node, incarnation, "jobrunner_post", operations=encode(named))
             if isinstance(answer, str) and answer.startswith(REFUSED):
                 self._told.refused(node, operations, answer.removeprefix(REFUSED))
             elif answer != "carried out":
-                error = "it has ended its lanes" if answer == "gone" else "data can't be had there"
+                error = "it has ended its lanes" if answer == GONE else "data can't be had there"
         except _NodeGoneError as gone:
             error = f"it can't be reached: {gone}"
         except Exception as failure:
             self._lose(failure)
             return
-        if known is None or self._known.get(node) is not known:
+        if self._known.get(node) is not known:
             return  # it was given up meanwhile, and may be there again
         if error is None:
             self._told.posted(node)
@@ -245,14 +264,14 @@ class _DaskLink:
                 raise _NodeGoneError(f"data can't be sent there: {type(error).__name__}: {error}") from error
         return (*operation[:2], data.futures[-1].key)
 
-    async def _collect(self, node: str) -> None:
+    async def _collect(self, node: str, incarnation: str) -> None:
         """Pass on what happens at a node, until that is gone."""
         from jobrunner.cluster.dask_node import decode
 
         pause = 0.0
         while not self._closing:
             try:
-                frames = await self._call(node, "jobrunner_collect")
+                frames = await self._call(node, incarnation, "jobrunner_collect")
             except _NodeGoneError as gone:
                 self._forget(node, f"it can't be reached: {gone}")
                 return
@@ -260,6 +279,8 @@ class _DaskLink:
                 self._lose(failure)
                 return
             if frames is None:
+                # It may be that all do, with the scheduler as the last: not to be told as a worker's loss.
+                await asyncio.sleep(_PARTING_S)
                 self._forget(node, "it has ended its lanes")
                 return
             if frames and (events := decode(frames)):
@@ -282,15 +303,19 @@ class _DaskLink:
 
     async def _give_up(self, node: str, why: str) -> None:
         # Workers whose scheduler is gone end by themselves; then it is not this one that is lost, but all.
-        if self._closing or not await self._scheduler_answers():
+        if self._closing or await self._scheduler_answers() is None:
             return
+        incarnation = self._given_up[node] = self._known[node]["incarnation"]
         with self._heard:
-            self._known.pop(node, None)
+            del self._known[node]
         self._told.node_down(node, why)
         self._ask_anew()
-        # If it is there after all, it is to end what runs, and tell of itself again.
+        await self._say(node, incarnation, "jobrunner_begin_anew")
+
+    async def _say(self, node: str, incarnation: str, operation: str) -> None:
+        """Have a worker be told something, if it is there."""
         with contextlib.suppress(Exception):
-            await self._call(node, "jobrunner_begin_anew")
+            await self._call(node, incarnation, operation)
 
     def _lose(self, failure: BaseException) -> None:
         if not self._closing:
@@ -300,25 +325,34 @@ class _DaskLink:
             self._run(self._client._close(fast=True))
 
     async def _watch(self) -> None:
-        """Notice that the scheduler is gone, though nothing is said to it."""
-        while not self._closing and await self._scheduler_answers():
+        """Notice that the scheduler is gone, or has given workers up, though nothing is said to them."""
+        missed: set[str] = set()
+        while not self._closing and (identity := await self._scheduler_answers()) is not None:
+            missing = self._collecting.keys() - identity["workers"].keys()
+            for node in missing & missed:
+                self._forget(node, "the scheduler has given it up")
+            missed = missing
             await asyncio.sleep(2)
 
-    async def _scheduler_answers(self) -> bool:
-        """Whether the scheduler is there still; the keeper is told if it isn't."""
-        asking = asyncio.ensure_future(self._client.scheduler.identity())
+    async def _scheduler_answers(self) -> Mapping[str, Any] | None:
+        """What the scheduler says of itself, and of its workers; None: it is gone, as the keeper is told."""
         until = self._loop.time() + _SILENCE_S
         try:
+            if self._client.scheduler is None:
+                raise ConnectionError("Dask has closed the connection, as with its cluster object")
+            asking = asyncio.ensure_future(self._client.scheduler.identity())
             # Where nobody listens it is tried again for longer than that takes to be known.
             while not (await asyncio.wait({asking}, timeout=_LOOK_S))[0]:
                 if self._client.status != "running" or self._loop.time() > until:
                     asking.cancel()
                     raise ConnectionError("the scheduler does not answer")
-            asking.result()
+            identity: Mapping[str, Any] = asking.result()
+            if identity["id"] != self._scheduler:
+                raise ConnectionError("another scheduler has taken its place")
         except Exception as failure:
             self._lose(failure)
-            return False
-        return True
+            return None
+        return identity
 
     def _take_event(self, event: tuple[float, Mapping[str, Any]]) -> None:
         """What a worker tells of itself."""
@@ -328,15 +362,27 @@ class _DaskLink:
             self._narrow.discard(told["lease"])
             self._told.leased(told["lease"], address)
             return
-        if address in self._known:
-            return
         description = told["description"]
+        incarnation = description.get("incarnation", "")
+        if self._given_up.get(address) == incarnation:
+            self._run(self._say(address, incarnation, "jobrunner_begin_anew"))
+            return
+        known = self._known.get(address)
+        if known is not None and known.get("incarnation", "") == incarnation:
+            if address in self._misfits:
+                self._run(self._say(address, incarnation, "jobrunner_rest"))
+            return
+        if address in self._collecting:
+            self._forget(address, "another has taken its place")
+        if known is not None and address not in self._misfits:
+            return  # until it is known that the other is gone
+        self._misfits.discard(address)
         why = misfit(description)
         if why is None:
             for difference in differences(description):
                 _log.info("Dask worker %s: %s", address, difference)
             self._told.node_up(address, description)
-            self._collecting[address] = asyncio.ensure_future(self._collect(address))
+            self._collecting[address] = asyncio.ensure_future(self._collect(address, incarnation))
             self._ask_anew()
         else:
             _log.warning("Dask worker %s is not used: %s", address, why)
@@ -376,9 +422,14 @@ class _DaskLink:
             if lease in self._leases and not self._closing:
                 # Else it was cancelled, as where the scheduler begins anew.
                 why = str(future._state.exception) if future.status == "error" else None
-                self._told.lease_failed(lease, why)
+                self._run(self._tell_failed(lease, why))
 
         return ended
+
+    async def _tell_failed(self, lease: int, why: str | None) -> None:
+        # Workers of another scheduler at its address have no lanes for us: then all is lost.
+        if await self._scheduler_answers() is not None:
+            self._told.lease_failed(lease, why)
 
     async def _release_lease(self, lease: int) -> None:
         self._narrow.discard(lease)

@@ -23,19 +23,22 @@ from distributed.utils_comm import gather_from_workers
 from jobrunner.cluster.link import NodeConfig
 from jobrunner.cluster.node import Node, describe_node
 
-__all__ = ["REFUSED", "NodePlugin", "decode", "encode", "hold_lease", "topic_of"]
+__all__ = ["GONE", "REFUSED", "NodePlugin", "decode", "encode", "hold_lease", "topic_of"]
 
 #: How long a collect waits for something to happen; then it comes back empty, so that none is forgotten.
 _COLLECT_S = 20.0
 
 #: How often a worker tells of itself until its caller answers.
 _ANNOUNCE_S = 0.25
-#: How often a worker looks whether it has a caller, and after how long without a word it has none.
+#: How often a worker looks whether it has a caller; after how long without a word it asks for one, and then has none.
 _WATCH_S = 2.0
 _FORSAKEN_S = 300.0
+_LAST_CALL_S = 20.0
 
 #: What an answer begins with that says why there can be no lanes.
 REFUSED = "refused: "
+#: The answer of a worker whose lanes have ended.
+GONE = "gone"
 
 #: The callers' plugins in this process, by the worker's address and the caller's session.
 _HERE: dict[tuple[str, str], NodePlugin] = {}
@@ -88,6 +91,8 @@ class NodePlugin(WorkerPlugin):
         # One post at a time, in order.
         self._posting = asyncio.Lock()
         self._closing = False
+        # How often it has begun anew: what is meant for lanes that it had before is not for those that it has now.
+        self._times = 0
         # By the key of their task.
         self._leases: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
@@ -96,14 +101,15 @@ class NodePlugin(WorkerPlugin):
         handlers["jobrunner_post"] = _post
         handlers["jobrunner_collect"] = _collect
         handlers["jobrunner_begin_anew"] = _begin_anew
+        handlers["jobrunner_rest"] = _rest
         memory = worker.memory_manager.memory_limit
         self._description = {
             **describe_node(worker.state.nthreads, memory),
             "resources": dict(worker.state.total_resources),
             "id": worker.id,
         }
-        self._heard = False
-        self._collected = time.monotonic()
+        # Whether the caller has said anything, and whether it has lately.
+        self._heard = self._spoken = False
         self._announcing = asyncio.create_task(self._announce())
 
     async def _announce(self) -> None:
@@ -111,33 +117,52 @@ class NodePlugin(WorkerPlugin):
 
         Then see that there is a caller.
         """
+        silent_s = 0.0
         while not self._closing:
             if not self._heard:
-                told = {
-                    "op": "node",
-                    "address": self._worker.address,
-                    "description": {**self._description, "time": time.time()},
-                }
+                description = {**self._description, "incarnation": self.incarnation, "time": time.time()}
+                told = {"op": "node", "address": self._worker.address, "description": description}
                 self._worker.log_event(self.name, told)
-            if time.monotonic() - self._collected > _FORSAKEN_S:
+            pause = _WATCH_S if self._heard else _ANNOUNCE_S
+            await asyncio.sleep(pause)
+            # Not by the clock: what is said to a process that is stopped counts when that goes on.
+            silent_s = 0.0 if self._spoken else silent_s + pause
+            self._spoken = False
+            if silent_s < _FORSAKEN_S:
+                continue
+            if self._heard:
+                # It may have given this worker up, and could not say so.
+                await self.begin_anew()
+                silent_s = _FORSAKEN_S - _LAST_CALL_S
+            else:
                 # The caller is gone, and could not say so: nobody is to have lanes for it, nor workers that come.
                 with contextlib.suppress(Exception):
                     await self._worker.scheduler.unregister_worker_plugin(name=self.name)
                 return
-            await asyncio.sleep(_WATCH_S if self._heard else _ANNOUNCE_S)
+
+    @property
+    def incarnation(self) -> str:
+        """Tells the lanes of now from those that the worker, or another one at its address, had before."""
+        return f"{self._worker.id}/{self._times}"
+
+    def rest(self) -> None:
+        """The caller knows of this worker."""
+        self._heard = self._spoken = True
 
     async def begin_anew(self) -> None:
         """The caller has given this worker up: end what runs, and tell of the worker again."""
-        node, self._node = self._node, None
-        if node is not None:
-            await asyncio.get_running_loop().run_in_executor(self._threads, node.close)
-        self._heard = False
+        async with self._posting:
+            self._times += 1
+            node, self._node = self._node, None
+            if node is not None:
+                await asyncio.get_running_loop().run_in_executor(self._threads, node.close)
+            self._heard = False
 
     async def teardown(self, worker: Worker) -> None:
         """End the lanes and what runs in them."""
-        self._closing = True
         _HERE.pop((worker.address, self._session), None)
         with self._lock:
+            self._closing = True
             events = list(self._leases.values())
         for event in events:
             event.set()
@@ -173,14 +198,16 @@ class NodePlugin(WorkerPlugin):
             with self._lock:
                 self._leases.pop(key, None)
 
-    async def post(self, operations: Sequence[tuple[Any, ...]]) -> list[str] | str | None:
+    async def post(self, incarnation: str, operations: Sequence[tuple[Any, ...]]) -> list[str] | str | None:
         """Carry out what the caller wants.
 
         Returns:
-            None; or the keys of scattered data that can't be had, or why there can be no lanes (after `REFUSED`): then
-            nothing was carried out.
+            None; or the keys of scattered data that can't be had, why there can be no lanes (after `REFUSED`), or
+            `GONE`: then nothing was carried out.
         """
         async with self._posting:
+            if incarnation != self.incarnation:
+                return GONE
             ready, missing = [], []
             for operation in operations:
                 try:
@@ -189,8 +216,7 @@ class NodePlugin(WorkerPlugin):
                     missing.append(operation[2])
             if missing:
                 return missing
-            why = await asyncio.get_running_loop().run_in_executor(self._threads, self._carry_out, ready)
-            return None if why is None else REFUSED + why
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._carry_out, ready)
 
     async def _fetched(self, operation: tuple[Any, ...]) -> tuple[Any, ...]:
         """An operation with what stands for scattered data replaced by them.
@@ -209,51 +235,66 @@ class NodePlugin(WorkerPlugin):
         return (*operation[:2], found[0][key])
 
     def _carry_out(self, operations: Sequence[tuple[Any, ...]]) -> str | None:
+        if self._closing:
+            return GONE
         if self._node is None:
-            if self._closing:
-                return None
             try:
-                self._node = Node(self._description, *self._config)
+                node = Node(self._description, *self._config)
             except Exception as error:
-                return f"{type(error).__name__}: {error}"
+                return f"{REFUSED}{type(error).__name__}: {error}"
+            with self._lock:
+                if not self._closing:
+                    self._node = node
+            if self._node is None:
+                node.close()
+                return GONE
         self._node.post(operations)
         return None
 
     async def collect(self) -> list[tuple[Any, ...]] | None:
-        """What has happened in the lanes."""
-        self._heard, self._collected = True, time.monotonic()
-        node = self._node
+        """What has happened in the lanes; None once they have ended."""
+        self.rest()
+        node, incarnation = self._node, self.incarnation
         if node is None:
             return []
-        return await asyncio.get_running_loop().run_in_executor(self._threads, node.collect, _COLLECT_S)
+        events = await asyncio.get_running_loop().run_in_executor(self._threads, node.collect, _COLLECT_S)
+        return events if incarnation == self.incarnation else None
 
 
-def _plugin(session: str, address: str) -> NodePlugin | None:
-    return _HERE.get((address, session))
+def _plugin(session: str, address: str, incarnation: str) -> NodePlugin | None:
+    """The plugin of a caller that a message is meant for, if it is there still."""
+    plugin = _HERE.get((address, session))
+    return plugin if plugin is not None and plugin.incarnation == incarnation else None
 
 
-async def _post(session: str, address: str, operations: Any) -> Any:
-    plugin = _plugin(session, address)
+async def _post(session: str, address: str, incarnation: str, operations: Any) -> Any:
+    plugin = _plugin(session, address, incarnation)
     if plugin is None:
-        return "gone"
-    return await plugin.post(decode(operations)) or "carried out"
+        return GONE
+    return await plugin.post(incarnation, decode(operations)) or "carried out"
 
 
-async def _collect(session: str, address: str) -> Any:
-    plugin = _plugin(session, address)
+async def _collect(session: str, address: str, incarnation: str) -> Any:
+    plugin = _plugin(session, address, incarnation)
     events = None if plugin is None else await plugin.collect()
     return None if events is None else encode(events)
 
 
-async def _begin_anew(session: str, address: str) -> None:
-    plugin = _plugin(session, address)
+async def _begin_anew(session: str, address: str, incarnation: str) -> None:
+    plugin = _plugin(session, address, incarnation)
     if plugin is not None:
         await plugin.begin_anew()
 
 
+async def _rest(session: str, address: str, incarnation: str) -> None:
+    plugin = _plugin(session, address, incarnation)
+    if plugin is not None:
+        plugin.rest()
+
+
 def hold_lease(session: str, key: str, lease: int) -> None:
     """The task that is a lease: a thread of the worker's, taken up until the lease ends."""
-    plugin = _plugin(session, get_worker().address)
+    plugin = _HERE.get((get_worker().address, session))
     if plugin is None:
         raise RuntimeError("the worker has no lanes for this caller")
     plugin.hold(key, lease)

@@ -92,7 +92,7 @@ class _RayLink:
             if failure is None:
                 self._told.posted(node)
             else:
-                self._doubt(node, failure)
+                self._doubt(node, actor, failure)
 
         try:
             answer = actor.post.remote(operations).future()
@@ -101,7 +101,7 @@ class _RayLink:
                 self._told.unsent(node, operations, _in_words(error))
                 self._told.posted(node)
             else:
-                self._doubt(node, _in_words(error))
+                self._doubt(node, actor, _in_words(error))
             return
         answer.add_done_callback(carried_out)
 
@@ -348,10 +348,12 @@ class _RayLink:
                 return
             if events is None:
                 if _is_full(done.exception()):
-                    self._tell_undelivered(name, str(failure))
+                    self._tell_undelivered(name, actor, str(failure))
                 else:
-                    self._doubt(name, failure or "it has ended its lanes")
+                    self._doubt(name, actor, failure or "it has ended its lanes")
                 return
+            if self._actors.get(name) is not actor:
+                return  # it was given up
             if events:
                 self._told.events(name, events)
             self._collect(name)
@@ -359,24 +361,24 @@ class _RayLink:
         try:
             actor.collect.remote().future().add_done_callback(take)
         except Exception as error:
-            self._doubt(name, _in_words(error))
+            self._doubt(name, actor, _in_words(error))
 
-    def _tell_undelivered(self, name: str, why: str) -> None:
+    def _tell_undelivered(self, name: str, actor: Any, why: str) -> None:
         """Ray had no room for what a node has told: go on without what of it is large."""
 
         def take(done: Any) -> None:
             if done.exception() is None and done.result():
                 self._collect(name)
             else:
-                self._doubt(name, why)
+                self._doubt(name, actor, why)
 
         try:
-            self._actors[name].undelivered.remote(why).future().add_done_callback(take)
+            actor.undelivered.remote(why).future().add_done_callback(take)
         except Exception as error:
-            self._doubt(name, _in_words(error))
+            self._doubt(name, actor, _in_words(error))
 
-    def _doubt(self, name: str, why: str) -> None:
-        """A node does not answer: find out whether it is that node, or the whole cluster, that is gone."""
+    def _doubt(self, name: str, actor: Any, why: str) -> None:
+        """A node's actor does not answer: find out whether it is that node, or the whole cluster, that is gone."""
         import ray
 
         def find_out() -> None:
@@ -385,10 +387,12 @@ class _RayLink:
             elif self._is_cut_off():
                 return
             elif not self._closing:
-                actor = self._actors.get(name)
-                if actor is not None:
-                    # It may be out of reach only, for a while: nothing is to go on there.
-                    _try(ray.kill, actor)
+                with self._ending:
+                    if self._actors.get(name) is not actor:
+                        return  # another doubt has been before
+                    del self._actors[name]
+                # It may be out of reach only, for a while: nothing is to go on there.
+                _try(ray.kill, actor)
                 self._told.node_down(name, why)
                 self._forget(name)
 
