@@ -34,6 +34,7 @@ import cloudpickle
 
 from jobrunner.errors import JobError, SerializationError
 from jobrunner.parcel import APART_BYTES, Parcel, apart
+from jobrunner.unbuffered import unbuffered
 
 __all__ = [
     "Call",
@@ -491,7 +492,9 @@ def dump_shared(value: object) -> tuple[bytes, Sequence[memoryview]]:
     buffers = _Buffers()
     try:
         with io.BytesIO() as file:
-            CallPickler(file, protocol=PROTOCOL, buffer_callback=buffers.take).dump(value)
+            pickler = CallPickler(file, protocol=PROTOCOL, buffer_callback=buffers.take)
+            pickler.substitute = unbuffered
+            pickler.dump(value)
             return file.getvalue(), buffers.taken
     except Exception as error:
         raise SerializationError(

@@ -17,7 +17,7 @@ import threading
 import weakref
 from typing import Any
 
-from jobrunner.joblib.mapped import Loose, Mapped, mapped_under
+from jobrunner.joblib.mapped import Loose, Mapped, ReadOnly, mapped_under
 from jobrunner.sharing import Shared, share
 
 __all__ = ["SharedArrays"]
@@ -122,13 +122,23 @@ class SharedArrays:
         # What lies scattered would arrive as a copy of the worker's, which could be written to; so would a memmap, of
         # which NumPy makes a pickle like that of any subclass.
         plain = array.view(type(array).__base__) if type(array).__name__ == "memmap" else array
-        handle = share(plain if plain.flags.forc else plain.copy(order="C"))
-        gone = functools.partial(_note, self._gone, id(array))
-        self._entries[id(array)] = _Entry(weakref.ref(array, gone), weakref.ref(handle), self._call)
+        handle: Shared[Any] = share(ReadOnly(plain if plain.flags.forc else plain.copy(order="C")))
+        self._note(array, handle)
         return handle
 
+    def _note(self, array: Any, handle: Shared[Any]) -> None:
+        gone = functools.partial(_append, self._gone, id(array))
+        self._entries[id(array)] = _Entry(weakref.ref(array, gone), weakref.ref(handle), self._call)
 
-def _note(gone: collections.deque[int], key: int, _: object) -> None:
+    def copy_of(self, handle: Shared[Any]) -> Any:
+        """What was shared, to be shared again under the same handle."""
+        array = handle.open()
+        with self._lock:
+            self._note(array, handle)
+        return array
+
+
+def _append(gone: collections.deque[int], key: int, _: object) -> None:
     gone.append(key)
 
 

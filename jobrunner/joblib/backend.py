@@ -135,6 +135,8 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
         for name in ("verbose", "context"):
             given.pop(name, None)
         self._check(given)
+        if self.inner_max_num_threads is not None and self.inner_max_num_threads < 1:
+            raise ValueError(f"inner_max_num_threads must be at least 1, not {self.inner_max_num_threads}")
         above = self._threshold(*(given.pop(name, None) for name in _MEMMAPPING[:2]))
         given.pop("temp_folder", None)
         if is_worker() or (n_jobs == 1 and not self._asks_for_a_job(given, parallel)):
@@ -184,13 +186,16 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
             aborted = self._aborted
             self._batches.add(batch)
 
-        def over() -> None:
-            with self._lock:
-                self._batches.discard(batch)
-            if callback is not None:
-                self._told.tell(functools.partial(callback, batch))
+        def tell() -> None:
+            # joblib's own lock: between two calls of one Parallel, it takes what is told for the second call's.
+            with self.parallel._lock:
+                with self._lock:
+                    wanted = batch in self._batches
+                    self._batches.discard(batch)
+                if wanted and callback is not None:
+                    callback(batch)
 
-        batch.begin(over)
+        batch.begin(lambda: self._told.tell(tell))
         if aborted:
             # The call ended on another thread meanwhile.
             batch.cancel()
@@ -201,10 +206,14 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
         return out.results()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Cancel what this call has submitted, ending the processes of what runs; other calls' tasks go on."""
-        with self._lock:
+        """Cancel what this call has submitted, ending the processes of what runs; other calls' tasks go on.
+
+        Nothing more is told of it.
+        """
+        with self.parallel._lock, self._lock:
             self._aborted = True
             batches = list(self._batches)
+            self._batches.clear()
         for batch in batches:
             batch.cancel()
 
@@ -229,6 +238,8 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
                 f"mmap_mode={mmap_mode!r} would have tasks write to the caller's arrays, which they can't here: return "
                 "what is computed, or pass a numpy.memmap of mode 'r+'"
             )
+        if mmap_mode not in (None, "r", "c"):
+            raise ValueError(f"mmap_mode must be 'r', 'c' or None, not {mmap_mode!r}")
         if max_nbytes is None or mmap_mode != "r":
             return None
         return parse_bytes(f"{max_nbytes}iB") if isinstance(max_nbytes, str) else int(max_nbytes)
@@ -250,7 +261,7 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
             if len(tasks) > 1:
                 # They may be run again, when the caller has gone on to change its buffers.
                 call.buffers = tuple(memoryview(bytes(one) if one.readonly else bytearray(one)) for one in call.buffers)
-                sent = Sent(never, functools.partial(_load_tasks, call))
+                sent = Sent(never, functools.partial(_load_tasks, call, self._arrays))
             return sent._replace(job=executor.submit_call(call))
         except JobRunnerError as error:
             # joblib also submits in callbacks, where nobody would see it raised.
@@ -291,15 +302,15 @@ class _Told(threading.local):
             self._telling = False
 
 
-def _load_tasks(call: Call) -> list[Task]:
-    """The tasks of a call, with handles for what is shared.
+def _load_tasks(call: Call, arrays: SharedArrays) -> list[Task]:
+    """The tasks of a call, with the arrays that were shared, at which what is built around them may look.
 
     Raises:
         SerializationError: they can't be rebuilt in this process.
     """
     shared = {one.number: one for one in call.shared}
     handles = [dump_handle(handle) for handle in call.dependencies]
-    _, (_, tasks), _ = load_call(call.payload, handles, call.buffers, shared.__getitem__)
+    _, (_, tasks), _ = load_call(call.payload, handles, call.buffers, lambda number: arrays.copy_of(shared[number]))
     return tasks  # type: ignore[no-any-return]
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
-__all__ = ["Loose", "Mapped", "mapped_under"]
+__all__ = ["Loose", "Mapped", "ReadOnly", "mapped_under"]
 
 
 def mapped_under(array: Any) -> Any:
@@ -30,11 +30,16 @@ def mapped_under(array: Any) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return None
-    while isinstance(array, numpy.ndarray):
+    # A view of `as_strided` is one of something that is no array, which is one of the array.
+    while array is not None:
         if isinstance(array, numpy.memmap) and isinstance(array.base, mmap.mmap):
             return array
-        array = array.base
+        array = getattr(array, "base", None)
     return None
+
+
+#: Names that mean another file in each process, or none.
+_ONES_OWN = ("/proc/", "/dev/fd/")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +72,8 @@ class Mapped:
             None: there is no file of that name, or never was.
         """
         if under.filename is None or not os.path.exists(under.filename):
+            return None
+        if os.fsdecode(under.filename).startswith(_ONES_OWN):
             return None
         # Mapped as "w+", the file would be emptied.  What can't be written to here can't be there.
         mode: Any = ("r+" if under.mode == "w+" else under.mode) if array.flags.writeable else "r"
@@ -110,6 +117,16 @@ def _open(*fields: Any) -> Any:
 
 def _address(array: Any) -> int:
     return int(array.__array_interface__["data"][0])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadOnly:
+    """What arrives as an array that can't be written to."""
+
+    array: Any
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _read_only, (self.array,)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ _FLOORS = {
     "errors": 0, "status": 0, "lazy": 0, "packages": 0,
     "options": 1, "report": 1, "backend": 1, "serialization": 1, "messages": 1, "role": 1, "handover": 1,
     "execution": 1, "processes": 1, "streams": 1, "texts": 1, "memory": 1, "segments": 1, "received": 1,
-    "anonymous_memory": 1, "parcel": 1, "sharing": 1, "job_ids": 1, "html": 1,
+    "anonymous_memory": 1, "parcel": 1, "sharing": 1, "job_ids": 1, "html": 1, "unbuffered": 1,
     "worker": 2, "executors": 2,
     "primitive_job": 3, "algorithm_job": 3, "waiting": 3, "cluster": 3,
     "storage": 1, "batch": 4, "bench": 4,

@@ -415,3 +415,19 @@ def test_sharing_and_letting_go_again_and_again_takes_no_more_memory(make_local:
     use(40)
     assert _shares_held() == 0
     assert use(40) <= 2
+
+
+@pytest.mark.parametrize("array", [
+    np.arange(40_000).view("M8[s]"), np.arange(40_000).view("m8[ms]").reshape(200, 200).T, np.arange(80_000.0)[::2],
+    np.zeros(20_000, [("when", "M8[s]"), ("what", "f8")]), np.arange(40_000.0).reshape(200, 200)[:, ::2].T[::-1],
+], ids=["dates", "times in columns", "strided", "structured", "mixed"])  # fmt: skip
+def test_a_large_array_cannot_be_written_to_whatever_it_is_of(array: Any) -> None:
+    with LocalExecutor(max_workers=1) as executor:
+        handle = share({"in": array})
+        shape, writeable, same = executor.submit(_look_at, handle, array).result()
+    assert (shape, writeable, same) == (array.shape, False, True)
+
+
+def _look_at(shared: dict[str, Any], array: Any) -> tuple[tuple[int, ...], bool, bool]:
+    found = shared["in"]
+    return found.shape, found.flags.writeable, found.dtype == array.dtype and bool((found == array).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import weakref
@@ -196,3 +197,45 @@ def test_arrays_within_other_arguments_are_shared_too(backend: None, copies: lis
     array = numpy.zeros(LARGE)
     assert Parallel(batch_size=1)(delayed(writeable_in)({"of": (array,)}) for _ in range(4)) == [False] * 4
     assert len(copies) == 1
+
+
+def add_one(array: Any) -> str | None:
+    try:
+        array[0] += 1
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("dtype", ["M8[s]", "m8[ms]", "f8", [("when", "M8[s]"), ("what", "f8")]])
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_no_task_can_write_to_what_others_have_whatever_its_dtype(backend: None, dtype: Any, size: int) -> None:
+    array = numpy.zeros(size, dtype)
+    write = add_one if array.dtype.names is None else functools.partial(_set_first, value=array[1])
+    found = Parallel(batch_size=1, max_nbytes=8)(delayed(write)(array) for _ in range(6))
+    assert all("read-only" in str(one) for one in found), found
+
+
+def _set_first(array: Any, value: Any) -> str | None:
+    try:
+        array[0] = value
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def die_once(marks: str, number: int, frame: Any) -> int:
+    if number == 2 and not Path(marks).exists():
+        append_line(marks, "here")
+        os._exit(3)
+    return number + len(frame)
+
+
+def test_tasks_that_have_what_is_built_around_an_array_are_run_again_apart(backend: None, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    times = numpy.zeros(LARGE, "M8[ns]")
+    for number, of in enumerate((numpy.ones((LARGE, 2)), times)):
+        marks = str(tmp_path / f"{number}")
+        frame = pandas.DataFrame(of)
+        found = Parallel(batch_size=4)(delayed(die_once)(marks, place, frame) for place in range(8))
+        assert found == [place + LARGE for place in range(8)]

@@ -196,3 +196,24 @@ def test_a_task_that_is_run_again_writes_again(mapped: Any, tmp_path: Path) -> N
     Parallel(retries=1)([delayed(add_and_die_once)(mapped, str(marks))])
     assert lines(marks) == ["died"]
     assert mapped[0] == 2
+
+
+def test_what_tasks_write_to_strided_views_of_a_map_reaches_the_file(mapped: Any) -> None:
+    from numpy.lib.stride_tricks import as_strided, sliding_window_view
+
+    Parallel()([delayed(fill)(as_strided(mapped, (5,), (16,)), 3)])
+    assert list(mapped[:8]) == [0, 0, 0, 0, 0, 0, 3, 0]
+    for windows in (sliding_window_view(in_mode(mapped, "r"), 4), sliding_window_view(mapped, 4)):
+        ((name, writeable, array),) = Parallel()([delayed(told)(windows[:10])])
+        assert (name, writeable) == ("ndarray", False)
+        assert (array == windows[:10]).all()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors have no names")
+def test_a_map_under_the_name_of_a_descriptor_is_sent(mapped: Any) -> None:
+    mapped[:] = 5
+    with open(mapped.filename, "rb") as file:
+        array = numpy.memmap(f"/proc/self/fd/{file.fileno()}", dtype="f8", mode="r", shape=(10,))
+        ((_, writeable, found),) = Parallel()([delayed(told)(array)])
+    assert not writeable
+    assert list(found) == [5] * 10
