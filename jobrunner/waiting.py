@@ -124,12 +124,13 @@ class Completions(Generic[JobT]):
     def __init__(
         self, by_future: dict[concurrent.futures.Future[Any], list[JobT]], timeout: float | None = None
     ) -> None:
+        # What the jobs call once `async for` listens to them; first, since `__del__` looks whatever `timeout` is.
+        self._tell: Callable[[concurrent.futures.Future[Any]], object] | None = None
         self._by_future = by_future
         self._total = len(by_future)
         self._timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._threaded: Iterator[JobT] | None = None
-        self._listens = False
         # Guards what follows: the final jobs that nobody has yet, and what wakes each task that waits for one.
         self._lock = threading.Lock()
         self._final: deque[JobT] = deque()
@@ -141,7 +142,12 @@ class Completions(Generic[JobT]):
     def __next__(self) -> JobT:
         if self._threaded is None:
             self._threaded = self._yield_completed()
-        return next(self._threaded)
+        try:
+            return next(self._threaded)
+        except BaseException:
+            # It is used up, whatever it raised: who asks again, after a timeout or Ctrl-C, waits again.
+            self._threaded = None
+            raise
 
     def __aiter__(self) -> AsyncIterator[JobT]:
         return self
@@ -149,7 +155,7 @@ class Completions(Generic[JobT]):
     async def __anext__(self) -> JobT:
         import asyncio
 
-        if not self._listens:
+        if self._tell is None:
             self._listen()
         loop = asyncio.get_running_loop()
         while True:
@@ -181,7 +187,6 @@ class Completions(Generic[JobT]):
 
     def _listen(self) -> None:
         """Have all jobs tell that they are final; those that are have done so when this returns."""
-        self._listens = True
         # Weakly: a loop that is left early is not to be kept, with its jobs, by those that take long.
         take_final = weakref.WeakMethod(self._take_final)
 
@@ -189,11 +194,19 @@ class Completions(Generic[JobT]):
             if (take := take_final()) is not None:
                 take(future)
 
+        self._tell = tell
         for future in list(self._by_future):
             if future.done():
                 self._take_final(future)
             else:
                 future.add_done_callback(tell)
+
+    def __del__(self) -> None:
+        # One after another that is left early would leave a callback each with a job that takes long.
+        if self._tell is not None:
+            for future in self._by_future:
+                if isinstance(future, JobFuture):
+                    future.drop_done_callback(self._tell)
 
     def _take_final(self, future: concurrent.futures.Future[Any]) -> None:
         """A job is final; on any thread."""
@@ -215,9 +228,12 @@ class Completions(Generic[JobT]):
 
     def _yield_completed(self) -> Iterator[JobT]:
         """The jobs that are left, on a thread that waits for them."""
+        # Listed first: one that becomes final from here on is waited for, whoever else is told of it.
+        with self._lock:
+            futures = list(self._by_future)
         yield from self._yield_final()  # what `async for` has left
         try:
-            for future in concurrent.futures.as_completed(list(self._by_future), timeout=self._left()):
+            for future in concurrent.futures.as_completed(futures, timeout=self._left()):
                 with self._lock:
                     self._final += self._by_future.pop(future, ())
                 yield from self._yield_final()

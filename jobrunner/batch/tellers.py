@@ -37,20 +37,29 @@ def in_notebook() -> bool:
 
 def is_tqdm(mode: object) -> TypeGuard[Callable[..., Any]]:
     """Whether it is a class of tqdm's, or one that is made alike, or a `functools.partial` of one, with its options."""
-    while isinstance(mode, functools.partial):
-        mode = mode.func
-    return isinstance(mode, type) and hasattr(mode, "update") and hasattr(mode, "set_postfix_str")
+    kind = _without_options(mode)
+    return isinstance(kind, type) and hasattr(kind, "update") and hasattr(kind, "set_postfix_str")
 
 
 def misuse(mode: object) -> str | None:
     """Why what is callable can't be told of progress, in words; None: it can."""
     if not isinstance(mode, type) and is_tqdm(type(mode)):
         return "a bar: give the class, or a functools.partial of it"
-    if inspect.iscoroutinefunction(mode):
-        return f"the coroutine function {mode!r}, for which nobody would wait"
-    if inspect.isfunction(mode) and mode.__module__.partition(".")[0] == "tqdm":
-        return f"tqdm's {mode.__name__}, which makes a bar of its own: give the class tqdm"
+    called = _without_options(mode)
+    if inspect.iscoroutinefunction(called):
+        return f"the coroutine function {called!r}, for which nobody would wait"
+    if callable(called) and inspect.iscoroutinefunction(type(called).__call__):
+        return f"{called!r}, whose __call__ is a coroutine function, for which nobody would wait"
+    if inspect.isfunction(called) and called.__module__.partition(".")[0] == "tqdm":
+        return f"tqdm's {called.__name__}, which makes a bar of its own: give the class tqdm"
     return None
+
+
+def _without_options(mode: object) -> object:
+    """What a `functools.partial` calls; anything else as it is."""
+    while isinstance(mode, functools.partial):
+        mode = mode.func
+    return mode
 
 
 def open_tqdm(kind: Callable[..., Any], name: str, **options: Any) -> Any:

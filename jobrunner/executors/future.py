@@ -223,6 +223,21 @@ class JobFuture(concurrent.futures.Future[T]):
             else:
                 (waiter.add_result if settlement.ok else waiter.add_exception)(self)
 
+    def drop_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Don't call `fn` any more; for finalizers, which may run while their thread holds any lock, and so never wait.
+
+        One stays where another thread has the future in hand, or the future is final.
+        """
+        condition = self._made_condition  # made when `fn` was added
+        if condition is None or not condition.acquire(blocking=False):
+            return
+        try:
+            # Those of a final future are being called, one after another.
+            if self._state == _PENDING and fn in self._done_callbacks:
+                self._done_callbacks.remove(fn)
+        finally:
+            condition.release()
+
     def look_again(self) -> None:
         """Wake those who wait in `cancelled_unless`, to ask their condition again."""
         with self._condition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import pty
@@ -94,12 +95,20 @@ def test_another_mode_is_refused(mode: Any) -> None:
 async def awaited(ended: int, failed: int, total: int | None) -> None: ...
 
 
+class Awaited:
+    async def __call__(self, ended: int, failed: int, total: int | None) -> None: ...
+
+
 @pytest.mark.parametrize("make", [Progress, lambda _, mode: benchmark(abs, progress=mode)])
 @pytest.mark.parametrize(
     ("mode", "why"),
     [
         (awaited, "not the coroutine function .*, for which nobody would wait"),
+        (functools.partial(awaited), "not the coroutine function .*, for which nobody would wait"),
+        (Awaited(), "not .*, whose __call__ is a coroutine function, for which nobody would wait"),
+        (functools.partial(Awaited()), "not .*, whose __call__ is a coroutine function, for which nobody would wait"),
         (tqdm.trange, "not tqdm's trange, .*class"),
+        (functools.partial(functools.partial(tqdm.trange), ncols=80), "not tqdm's trange, .*class"),
     ],
 )
 def test_what_could_not_be_told_is_refused_with_the_reason(make: Any, mode: Any, why: str) -> None:

@@ -7,7 +7,7 @@ import gc
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -128,6 +128,33 @@ def test_wait_for_ends_the_job_at_its_timeout(executor: LocalExecutor, gate: Gat
     assert job.cancelled()
 
 
+@pytest.mark.parametrize("how", ["cancel at once", "wait_for", "gather"])
+def test_wrap_future_ends_the_job_even_if_it_is_cancelled_at_once(
+    executor: LocalExecutor, gate: Gate, how: str
+) -> None:
+    job = PrimitiveJob(meet, gate.path)
+    job.submit(executor)
+    future = executor.submit(meet, gate.path)
+
+    async def main() -> None:
+        await _arrival(gate, 2)
+        wrapped = [asyncio.wrap_future(job.dependency()), asyncio.wrap_future(future)]
+        if how == "cancel at once":
+            for one in wrapped:
+                one.cancel()
+        elif how == "wait_for":
+            for one in wrapped:
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(one, 0)
+        else:
+            asyncio.gather(*wrapped).cancel()
+
+    asyncio.run(main())
+    wait([job.dependency(), future])
+    assert job.cancelled()
+    assert future.cancelled()
+
+
 def test_a_loop_that_closes_while_a_job_runs_is_not_disturbed(executor: LocalExecutor, gate: Gate) -> None:
     job = PrimitiveJob(meet, gate.path)
     job.submit(executor)
@@ -229,9 +256,34 @@ def test_a_loop_that_is_left_early_is_not_kept_by_jobs_that_take_long(executor: 
         asyncio.run(leave())
     gc.collect()
     assert [one() for one in left] == [None] * 3
+    assert not held._done_callbacks
     gate.await_arrival()
     gate.release()
     held.result()
+
+
+def test_a_job_that_becomes_final_just_before_a_plain_loop_waits_is_not_lost(
+    executor: LocalExecutor, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, held = executor.submit(oddities.add, 1), executor.submit(meet, gate.path)
+    completed = as_completed([quick, held])
+
+    async def first() -> Any:
+        return await anext(completed)
+
+    assert asyncio.run(first()) is quick
+    told = threading.Event()
+    held.add_done_callback(lambda _: told.set())  # called after that of `completed`
+    yield_final = completed._yield_final
+
+    def yield_final_and_end_the_other() -> Iterator[Any]:
+        yield from yield_final()
+        if not told.is_set():
+            gate.release()
+            told.wait()
+
+    monkeypatch.setattr(completed, "_yield_final", yield_final_and_end_the_other)
+    assert list(completed) == [held]
 
 
 def test_a_task_that_stops_waiting_for_the_next_takes_none_with_it(executor: LocalExecutor, gate: Gate) -> None:
@@ -281,12 +333,17 @@ def test_what_is_final_is_there_without_waiting(executor: LocalExecutor) -> None
 
 
 def test_the_time_for_all_counts_from_the_call_on(executor: LocalExecutor, gate: Gate) -> None:
-    completed = as_completed([executor.submit(meet, gate.path)], timeout=0.05)
+    job = executor.submit(meet, gate.path)
+    completed = as_completed([job], timeout=0.05)
     wait([executor.submit(meet, gate.path)], timeout=0.1)
     # No time is left: not a moment is waited for.
-    with pytest.raises(JobTimeoutError, match=r"1 of 1 jobs are not final after 0\.05 s"):
-        next(completed)
+    for _ in range(2):  # nor does a second loop take the first one's end for that of the jobs
+        with pytest.raises(JobTimeoutError, match=r"1 of 1 jobs are not final after 0\.05 s"):
+            next(completed)
     gate.release(2)
+    wait([job])
+    assert list(completed) == [job]
+    assert list(completed) == []
 
 
 @pytest.mark.parametrize("kind", ["future", "job"])
