@@ -12,6 +12,14 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from jobrunner.cluster.connect import check_reachable, in_time, unreachable
+from jobrunner.cluster.dask_connection import (
+    START,
+    address_of,
+    default_place,
+    end_client,
+    import_distributed,
+    is_client,
+)
 from jobrunner.cluster.executor import ClusterExecutor
 from jobrunner.cluster.link import NodeConfig, Told
 from jobrunner.cluster.versions import check_nodes, differences, misfit
@@ -33,9 +41,6 @@ _MOST_CONNECTIONS = 4096
 _SILENCE_S = 15.0
 #: How often it is looked whether a worker that data are sent to, or the scheduler, is there still.
 _LOOK_S = 1.0
-
-_SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx", "inproc")
-_START = "`dask scheduler` starts one and prints its address"
 
 
 class _DaskLink:
@@ -70,12 +75,12 @@ class _DaskLink:
         # By worker, the lanes of it that were given up last: none of them is to be used again.
         self._given_up: dict[str, str] = {}
         self._closing = False
-        self.address = _address_of(where)
-        check_reachable(self.address, "Dask scheduler", _START, _CONNECT_S / 2)
+        self.address = address_of(where)
+        check_reachable(self.address, "Dask scheduler", START, _CONNECT_S / 2)
         security = getattr(where, "security", None)
         options: dict[str, Any] = {} if security is None else {"security": security}
-        options["direct_to_workers"] = where.direct_to_workers if _is_client(where) else None
-        target = where if hasattr(where, "scheduler_address") and not _is_client(where) else self.address
+        options["direct_to_workers"] = where.direct_to_workers if is_client(where) else None
+        target = where if hasattr(where, "scheduler_address") and not is_client(where) else self.address
         name = f"jobrunner-{self._session[:8]}"
         # Made in two steps, so that one that can't connect can be told to try no more.
         self._client: Any = Client.__new__(Client)
@@ -91,14 +96,14 @@ class _DaskLink:
         try:
             in_time(connect, _CONNECT_S + 1)
         except Exception as error:  # whatever something else that listens there may answer
-            _give_up(self._client)
+            end_client(self._client)
             if self.address.startswith("tls://") and security is None:
                 raise JobRunnerError(
                     f"{self.address} wants certificates, which can't be part of an address ({error}): pass a "
                     "distributed.Client that was made with security=..., or name them in Dask's configuration "
                     "(distributed.comm.tls)"
                 ) from error
-            raise unreachable(self.address, "Dask scheduler", _START, error) from error
+            raise unreachable(self.address, "Dask scheduler", START, error) from error
         self._loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
 
     # --- what the keeper asks for ---
@@ -450,82 +455,8 @@ class _Scattered:
             future.release()
 
 
-def _give_up(client: Any) -> None:
-    """End a client that could not connect, and may still try to."""
-    with contextlib.suppress(Exception):
-        client.status = "closed"
-        client.close(timeout=0)
-    with contextlib.suppress(Exception):
-        client._loop_runner.stop()
-
-
 class _NodeGoneError(Exception):
     """A worker does not answer."""
-
-
-def _is_client(where: Any) -> bool:
-    from distributed import Client
-
-    return isinstance(where, Client)
-
-
-def _address_of(where: Any) -> str:
-    """The scheduler's address.
-
-    Raises:
-        JobRunnerError: there is none.
-        TypeError: it is nothing that has one.
-    """
-    if isinstance(where, str):
-        named = where if "://" in where else f"tcp://{where}"
-        scheme, _, rest = named.partition("://")
-        if scheme not in _SCHEMES:
-            raise JobRunnerError(
-                f"{named} is no address of a Dask scheduler, which begins with {', '.join(_SCHEMES)} (http is of its "
-                "dashboard): tcp://host:8786, as the scheduler prints it when it starts"
-            )
-        if scheme == "tcp" and ":" not in rest.rpartition("]")[2]:
-            raise JobRunnerError(f"{named} has no port, which a Dask scheduler's address has: {named}:8786, usually")
-        return named
-    if _is_client(where):
-        if where.scheduler is None:
-            raise JobRunnerError(f"the Client {where!r} is not connected to a scheduler")
-        return str(where.scheduler.address)
-    address = getattr(where, "scheduler_address", None)
-    if isinstance(address, str) and address:
-        return address
-    raise TypeError(f"expected a scheduler's address, a distributed.Client or a cluster object, not {where!r}")
-
-
-def _default_place() -> Any:
-    """The cluster of the Dask client that this process uses, or that Dask's configuration names.
-
-    Raises:
-        JobRunnerError: there is none.
-    """
-    import dask.config
-    from distributed import default_client
-
-    try:
-        return default_client()
-    except ValueError:
-        pass
-    address = dask.config.get("scheduler-address", None)
-    if address:
-        return address
-    raise JobRunnerError(
-        "no Dask cluster is named, this process has no Dask client, and Dask's configuration (DASK_SCHEDULER_ADDRESS) "
-        "names none: pass an address (tcp://host:8786), a distributed.Client, or a cluster object"
-    )
-
-
-def _import_distributed() -> None:
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"DaskExecutor needs Dask's distributed, which can't be imported ({error}): pip install 'jobrunner[dask]'"
-        ) from error
 
 
 class DaskExecutor(ClusterExecutor):
@@ -582,6 +513,6 @@ class DaskExecutor(ClusterExecutor):
     ) -> None:
         config = self._configure(options)
         needed = self._check_resources(resources)
-        _import_distributed()
-        where = _default_place() if client_or_address is None else client_or_address
+        import_distributed()
+        where = default_place() if client_or_address is None else client_or_address
         self._begin(_DaskLink(where, config, needed), needed)

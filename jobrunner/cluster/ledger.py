@@ -75,7 +75,6 @@ class Ledger:
     Attributes:
         counts: how many jobs ended how.
         running: how many were seen to run, and are at their node still.
-        unfinished: how many are not over.
         nodes: descriptions of the nodes, by name; replaced, never changed.
         seen: one of each size that has ever been there, with its name, by cores and bytes; replaced, never changed.
         nodes_lost: how many went though they had jobs.
@@ -114,6 +113,7 @@ class Ledger:
 
     @property
     def unfinished(self) -> int:
+        """How many jobs are not over."""
         return len(self._unfinished)
 
     def has_fitted(self, threads: int, memory: int) -> bool:
