@@ -112,6 +112,8 @@ class _DaskLink:
         from jobrunner.cluster.dask_node import NodePlugin, topic_of
 
         self._told: Told = told
+        # Another one at the same address knows nothing of us.
+        self._scheduler: str = self._client.scheduler_info()["id"]
         self._client.subscribe_topic(topic_of(self._session), self._take_event)
         try:
             self._client.register_plugin(NodePlugin(self._session, self._config))
@@ -120,7 +122,6 @@ class _DaskLink:
                 f"the workers of the Dask cluster at {self.address} can't have lanes: {type(error).__name__}: {error}. "
                 "jobrunner must be installed where they run, in the same version as here."
             ) from error
-        self._scheduler: str = self._client.scheduler_info()["id"]
         there = set(self._client.nthreads())
         with self._heard:
             self._heard.wait_for(lambda: there <= set(self._known), timeout=_CONNECT_S)
@@ -178,7 +179,7 @@ class _DaskLink:
         """Have a worker answer a message that is meant for certain lanes of it.
 
         Raises:
-            _NodeGone: it can't.
+            _NodeGoneError: it can't.
             OSError: the scheduler can't be reached.
         """
         message = {
