@@ -16,6 +16,7 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -174,6 +175,10 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
     def start_call(self) -> None:
         """A call of Parallel begins."""
         self._arrays.begin_call()
+        # What joblib had cut into batches and not dispatched when the call before was ended, it would dispatch now.
+        with contextlib.suppress(AttributeError, queue.Empty):
+            while True:
+                self.parallel._ready_batches.get_nowait()
         with self._lock:
             self._aborted = False
 
@@ -184,7 +189,8 @@ class JobrunnerBackend(AutoBatchingMixin, ParallelBackendBase):
         batch = Batch(tasks, functools.partial(self._submit_tasks, nested), self._apart)
         with self._lock:
             aborted = self._aborted
-            self._batches.add(batch)
+            if not aborted:
+                self._batches.add(batch)
 
         def tell() -> None:
             # joblib's own lock: between two calls of one Parallel, it takes what is told for the second call's.
