@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import os
 import shutil
@@ -28,6 +27,7 @@ import psutil
 from benchmarks.cases import Case, Scale
 from benchmarks.peers import MACHINE, OURS, Peer, settings_of, version_of
 from benchmarks.results import Run, Series, machine_metadata
+from jobrunner import packages
 
 __all__ = ["planned", "run", "sittings"]
 
@@ -72,7 +72,7 @@ def run(
         **{f"scale_{name}": value for name, value in dataclasses.asdict(scale).items()},
     }
     for module in ("numpy", "qiskit"):
-        version = _version(module)
+        version = packages.version_of(module)
         if version:
             metadata[f"{module}_version"] = version
     names = [peer.name for peer in peers]
@@ -106,13 +106,6 @@ def planned(cases: Sequence[Case], peers: Sequence[type[Peer]], repeats: int) ->
         for name, series in _series(case, peers).items():
             total += sum(_measured(series, case, name, turn) for turn in range(repeats))
     return total
-
-
-def _version(module: str) -> str | None:
-    try:
-        return importlib.metadata.version(module)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def sittings(cases: Sequence[Case]) -> Iterator[list[Case]]:
