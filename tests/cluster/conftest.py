@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def executor(engine: str, lasting: DaskCluster | RayCluster) -> Iterator[Cluster
     """An executor on it."""
     with connect(engine, lasting.address) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def environment_kept() -> Iterator[None]:
+    """Variables that a cluster object of Dask's leaves behind (of allocator, threads, hashes) end with the test."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture

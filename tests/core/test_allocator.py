@@ -15,6 +15,14 @@ from jobrunner.executors.allocator import allocator_variables
 MakeLocal = Callable[..., LocalExecutor]
 
 
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may say something about the allocator."""
+    for name in list(os.environ):
+        if name.startswith(("MALLOC_", "GLIBC_TUNABLES")):
+            monkeypatch.delenv(name)
+
+
 def _faults() -> int:
     """Pages faulted in while two thousand blocks of a megabyte are made, written to and dropped."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
