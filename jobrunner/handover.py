@@ -141,18 +141,20 @@ def open_stack_file() -> StackFile | None:
 class ProgressPage:
     """A page of memory in which a worker says, without a system call, what it is doing.
 
-    The worker writes, the caller reads, at any time and after the worker's death too.  A word is 8 aligned bytes,
-    stored in one go.  The worker writes a time before the sequence number that it belongs to, so that a number read
-    stands for a time already there.
+    The worker writes, the caller reads, at any time and after the worker's death too; but OUT_READ and ERR_READ, which
+    the caller writes.  A word is 8 aligned bytes, stored in one go.  The worker writes a time before the sequence
+    number that it belongs to, so that a number read stands for a time already there.
 
     Words: TAKEN and STARTED hold the sequence number of the job last taken up and last started, each followed by its
     `time.monotonic_ns`.  ITEM holds the number of the item in work within a chunk, counted from 1, followed by the time
     at which it was begun.  Of the moment in which a job was taken up: CPU_NS holds the worker's CPU time, REST_BYTES
     its resident memory, LEFT_BYTES what of that jobs before have left, FLOOR_BYTES what the system would say of its
-    peak memory, though that job is not to blame.
+    peak memory, though that job is not to blame.  OUT_READ and ERR_READ hold twice the number of bytes of stdout and
+    stderr that the caller has read, and one more while it is reading.
     """
 
     TAKEN, TAKEN_NS, STARTED, STARTED_NS, ITEM, ITEM_NS, CPU_NS, REST_BYTES, FLOOR_BYTES, LEFT_BYTES = range(10)
+    OUT_READ, ERR_READ = 10, 11
 
     def __init__(self) -> None:
         self._name = ""

@@ -9,6 +9,7 @@
     SHARE  id   an object for jobs to come     PARTIAL  seq  items of a chunk that are done so far
     FORGET id   it is wanted no more           DROPPED  seq  a job that was revoked before it was claimed
                                                NOTE     seq  a warning or log record of the job; body: JSON
+                                               PRINTED  seq  how far what was printed goes; its outcome follows
     GONE   0    numbers of segments that are not used any more, both ways
                                                FAILED   0    the worker can't start; body: pickled exception
 
@@ -29,10 +30,10 @@ __all__ = [
     "LEAVING",
     "LEVEL_SHIFT",
     "MEASURES",
-    "OUTPUT",
     "PARTS",
     "RELAY",
     "SEGMENT",
+    "UNKNOWN_END",
     "Frame",
     "FrameReader",
     "Kind",
@@ -44,10 +45,12 @@ __all__ = [
     "pack_gone",
     "pack_header",
     "pack_outcome",
+    "pack_printed",
     "unpack_call",
     "unpack_failure",
     "unpack_gone",
     "unpack_outcome",
+    "unpack_printed",
 ]
 
 HEADER = struct.Struct("<IBBQQ")
@@ -59,11 +62,13 @@ MEASURES = struct.Struct("<QQQQQQ")
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 _GONE = struct.Struct("<Q?")
+_ENDS = struct.Struct("<QQ")
+
+#: Of a stream, in a PRINTED: it goes as far as there is something to read.
+UNKNOWN_END = (1 << 64) - 1
 
 #: Flag of an outcome: the worker takes no further job, because this one left children or threads behind.
 LEAVING = 1
-#: Flag of an outcome: what the job printed may not be read yet.
-OUTPUT = 2
 #: Flag of a job: its warnings and log records are to be sent.  Above it stands a tenth of the caller's root log level.
 RELAY = 1
 LEVEL_SHIFT = 1
@@ -92,6 +97,7 @@ class Kind(enum.IntEnum):
     DROPPED = 20
     FAILED = 21
     NOTE = 22
+    PRINTED = 23
 
 
 #: (kind, flags, seq, body)
@@ -188,6 +194,17 @@ def unpack_gone(body: bytes | bytearray) -> list[tuple[int, bool]]:
         struct.error: it is none.
     """
     return list(_GONE.iter_unpack(body))
+
+
+def pack_printed(ends: tuple[int, int]) -> bytes:
+    """The body of a PRINTED: how many bytes of stdout and stderr had been printed at the end of the job, since ever."""
+    return _ENDS.pack(*ends)
+
+
+def unpack_printed(body: bytes | bytearray) -> tuple[int, int]:
+    """What a PRINTED says."""
+    out, err = _ENDS.unpack(body)
+    return out, err
 
 
 class ProtocolError(Exception):

@@ -117,15 +117,18 @@ class Lane:
         self.slot = slot
         self.number = slot.number
         #: what the worker prints; None: it prints where the caller does
-        self.output = LaneOutput(config.writer) if CAN_REDIRECT else None
+        self.output: LaneOutput | None = None
         self._stack = open_stack_file()
         # How many processes the kernel had killed for want of memory before this one; None: it doesn't tell.
         self._oom_kills = oom_kills()
         with contextlib.ExitStack() as undo:
-            if self.output is not None:
-                undo.callback(self.output.close)
             if self._stack is not None:
                 undo.callback(self._stack.close_descriptor)
+            self._page = ProgressPage()
+            undo.callback(self._page.close_descriptor)
+            if CAN_REDIRECT:
+                self.output = LaneOutput(config.writer, self._page.words)
+                undo.callback(self.output.close)
             self._sock, theirs = socket.socketpair()
             undo.callback(self._sock.close)
             with theirs:
@@ -134,8 +137,6 @@ class Lane:
                 self._descriptors, their_descriptors = socket.socketpair()
                 undo.callback(self._descriptors.close)
                 with their_control, their_descriptors:
-                    self._page = ProgressPage()
-                    undo.callback(self._page.close_descriptor)
                     self._tokens = open_tokens()
                     undo.callback(self._tokens.close)
                     end = WorkerEnd(

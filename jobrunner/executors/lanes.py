@@ -12,7 +12,7 @@ from jobrunner.executors.attendant import CAN_ATTEND, Attendant
 from jobrunner.executors.freight import Freight
 from jobrunner.executors.lane import Lane
 from jobrunner.executors.listener import Heard, Listener
-from jobrunner.executors.output import Capture, OutputWriter
+from jobrunner.executors.output import OutputWriter
 from jobrunner.executors.records import LaneState, Slot
 
 __all__ = ["Lanes"]
@@ -160,14 +160,14 @@ class Lanes:
                 self._blocked.discard(lane)
             self._listener.watch_for_room(lane, not sent)
 
-    def take_output(self, lane: Lane, stream: int, capture: Capture | None) -> None:
-        """Take in what a worker has printed; None for `capture`: it goes to the caller's own streams."""
+    def take_output(self, lane: Lane, stream: int) -> None:
+        """Take in what a worker has printed; it is not dealt out yet."""
         if lane.output is None or lane in self._muted:
             return
         if not self._writer.has_room(self.wake):
             self._muted.add(lane)
             self._listener.ignore_output(lane)
-        elif lane.output.read(stream, capture) is False:
+        elif lane.output.read(stream) is False:
             self._listener.ignore(lane.output.ours[stream])
 
     def ignore_channel(self, lane: Lane) -> None:

@@ -9,8 +9,10 @@ Guarantees:
 
 - a line is written in one piece, whichever of a job's processes printed it; a line without an end is written when its
   job is over, and what another job prints then begins a new line;
-- what a job printed is written, or captured, before the job is final: the worker says in its outcome whether something
-  may lie in the pipes, the dispatcher takes it out, and the job is settled after it on the writer's thread;
+- what a job printed is written, or captured, before the job is final: the worker says how far in the pipes it goes,
+  the dispatcher takes it out, and the job is settled after it on the writer's thread;
+- what is read is of the job in front as long as no later one was claimed; once one was, it is dealt out when it is
+  known how far the job in front goes, which the worker has said by then;
 - the dispatcher never waits for a terminal: while the writer is behind, pipes are not read, and who prints waits.
 """
 
@@ -27,6 +29,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from jobrunner.handover import ProgressPage
+from jobrunner.messages import UNKNOWN_END
 from jobrunner.report import JobOutput
 
 __all__ = ["CAN_REDIRECT", "Capture", "LaneOutput", "OutputWriter", "Spool"]
@@ -51,6 +55,8 @@ _IN_MEMORY_BYTES = 1 << 15
 _KEPT_BYTES = 1 << 24
 
 _NOTHING = [b"", b""]
+# Where the worker is told how much of each stream was read.
+_WORDS = (ProgressPage.OUT_READ, ProgressPage.ERR_READ)
 
 _log = logging.getLogger("jobrunner")
 
@@ -295,6 +301,7 @@ class LaneOutput:
 
     Args:
         writer: writes what is not captured.
+        words: the words of the worker's progress page, where it is told how much was read.
 
     Attributes:
         ours: the descriptors to read from, of stdout and stderr.
@@ -302,8 +309,9 @@ class LaneOutput:
         ticket: number of the last thing handed to the writer.
     """
 
-    def __init__(self, writer: OutputWriter) -> None:
+    def __init__(self, writer: OutputWriter, words: memoryview) -> None:
         self._writer = writer
+        self._words = words
         self.ours = [-1, -1]
         self.theirs = [-1, -1]
         try:
@@ -313,43 +321,72 @@ class LaneOutput:
         except OSError:
             self.close()
             raise
+        # Per stream: how many bytes were read; what of them is not dealt out yet; the beginning of a line.
+        self._read = [0, 0]
+        self._held = [b"", b""]
         self._partial = [b"", b""]
         # Whose lines these are; another object after each job that left a line without an end.
         self._source = object()
         self.ticket = 0
 
-    def read(self, stream: int, capture: Capture | None) -> bool | None:
+    def read(self, stream: int) -> bool | None:
         """Take in what there is, once; whether there was something: None if not now, False if never again.
 
         Args:
             stream: stdout (0) or stderr (1).
-            capture: where it goes; None: to the caller's own stream.
         """
+        data: bytes | None = b""
+        word = _WORDS[stream]
+        self._words[word] = 2 * self._read[stream] + 1
         try:
             data = os.read(self.ours[stream], _READ_BYTES)
         except BlockingIOError:
-            return None
-        except OSError:  # closed
-            return False
-        if not data:
-            return False
+            data = None
+        except OSError:
+            pass  # closed
+        if data:
+            self._read[stream] += len(data)
+            self._held[stream] += data
+        self._words[word] = 2 * self._read[stream]
+        return None if data is None else bool(data)
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is something to be dealt out."""
+        return self._held != _NOTHING
+
+    def deal_out(self, capture: Capture | None, ends: tuple[int, int] = (UNKNOWN_END, UNKNOWN_END)) -> None:
+        """What was read is of one job.
+
+        Args:
+            capture: where it goes; None: to the caller's own streams.
+            ends: how far it goes, of stdout and stderr; what comes after is of the next job.
+        """
+        for stream, end in enumerate(ends):
+            held = self._held[stream]
+            count = max(0, end - (self._read[stream] - len(held)))
+            self._held[stream] = held[count:]
+            if held[:count]:
+                self._hand_over(stream, held[:count], capture)
+
+    def _hand_over(self, stream: int, data: bytes, capture: Capture | None) -> None:
         if capture is not None:
             self.ticket = self._writer.put(lambda: capture.write(stream, data), len(data))
-            return True
+            return
         whole, end, rest = (self._partial[stream] + data).rpartition(b"\n")
         if len(rest) > _LONGEST_LINE:
             whole, end, rest = whole + end + rest, b"", b""
         self._partial[stream] = rest
         if whole or end:
             self.ticket = self._writer.print(stream + 1, whole + end, self._source)
-        return True
 
-    def drain(self, capture: Capture | None) -> None:
-        """Take in all that a job has printed, which is over."""
-        for stream in range(2):
+    def drain(self, capture: Capture | None, ends: tuple[int, int] = (UNKNOWN_END, UNKNOWN_END)) -> None:
+        """Take in and deal out all that a job has printed, which is over; see `deal_out`."""
+        for stream, end in enumerate(ends):
             for _ in range(_DRAIN_BYTES // _READ_BYTES):
-                if not self.read(stream, capture):
+                if self._read[stream] >= end or not self.read(stream):
                     break
+        self.deal_out(capture, ends)
 
     def finish_lines(self) -> None:
         """A job is over: lines that it left without an end are written as they are."""

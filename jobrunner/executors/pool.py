@@ -46,13 +46,13 @@ from jobrunner.messages import (
     LEAVING,
     LEVEL_SHIFT,
     MEASURES,
-    OUTPUT,
     PARTS,
     RELAY,
     SEGMENT,
     Frame,
     Kind,
     unpack_gone,
+    unpack_printed,
 )
 from jobrunner.options import JobOptions, PoolOptions, default_max_workers
 from jobrunner.parcel import Parcel, pack_parts
@@ -632,7 +632,8 @@ class Pool:
         with self._lock:
             # What a job has printed first: it is over when its outcome is taken in.
             for lane, stream in heard.printed:
-                self._lanes.take_output(lane, stream, _capture(lane))
+                self._lanes.take_output(lane, stream)
+                self._deal_out(lane)
             for lane in heard.arrived:
                 if lane.attendant is None:  # else it has just been lent
                     self._take_in(lane, lane.receive())
@@ -667,15 +668,26 @@ class Pool:
         except Exception:
             _log.debug("lane %s spoke nonsense", lane.number, exc_info=True)
             lane.distrust()
+        self._deal_out(lane)
         if lane.eof:
             # Not death: its worker may live on without its channel.  There is nothing left to listen to.
             self._lanes.ignore_channel(lane)
+
+    def _deal_out(self, lane: Lane) -> None:
+        """Pass on what was read of a worker's output, if it is of the job in front of its lane without doubt."""
+        if lane.output is not None and lane.output.holds:
+            front = lane.slot.inflight[0] if lane.slot.inflight else None
+            if not isinstance(front, PoolJob) or lane.claimed() <= front.order:
+                lane.output.deal_out(_capture(lane))
 
     def _take_frame(self, lane: Lane, frame: Frame) -> None:
         kind, flags, order, body = frame
         slot = lane.slot
         if kind in _OUTCOMES:
             self._take_outcome(lane, order, kind == _DONE, flags, body)
+        elif kind == Kind.PRINTED:
+            if lane.output is not None:
+                lane.output.drain(_capture(lane), unpack_printed(body))
         elif kind == Kind.NOTE:
             self._take_note(lane, order, bytes(body))
         elif kind == Kind.PARTIAL:
@@ -722,8 +734,6 @@ class Pool:
             raise ValueError(f"an outcome of sending {order} came, which is not the one in work")
         output = lane.output
         if output is not None:
-            if flags & OUTPUT:
-                output.drain(job.capture)
             output.finish_lines()
             job.ticket = output.ticket
         data: bytes | Parcel | SerializationError = body[MEASURES.size :] if type(body) is bytes else _rest(body)

@@ -34,10 +34,10 @@ from jobrunner.handover import HandedDescriptor, ProgressPage
 from jobrunner.messages import (
     LEAVING,
     LEVEL_SHIFT,
-    OUTPUT,
     PARTS,
     RELAY,
     SEGMENT,
+    UNKNOWN_END,
     Frame,
     FrameReader,
     Kind,
@@ -45,6 +45,7 @@ from jobrunner.messages import (
     pack_frame,
     pack_gone,
     pack_outcome,
+    pack_printed,
     unpack_call,
 )
 from jobrunner.parcel import APART_BYTES, Parcel, unpack_table
@@ -65,6 +66,7 @@ from jobrunner.worker.process import (
     worker_end,
 )
 from jobrunner.worker.relay import Relay
+from jobrunner.worker.standard_streams import printed
 from jobrunner.worker.surroundings import Surroundings
 from jobrunner.worker.usage import QUICKEST_CHILD_NS, UsageMeter
 
@@ -144,6 +146,8 @@ class _Server:
         self._interrupted = False
         # Notes of a signal handler that ran while the main thread was sending.
         self._held: list[bytes] = []
+        # How far what was printed goes, as the caller knows it.
+        self._printed = (0, 0)
         self._stack_file = _file_behind(end)
         sock = None if end.descriptors is None else end.descriptors.sock
         if sock is not None:
@@ -308,10 +312,7 @@ class _Server:
             self._touched.state = True  # one of them is not what it was
         leaving = self._left_something(lasted_ns)
         usage = self._usage.end(lasted_ns)
-        unread = self._surroundings.streams.unread()
-        if unread is None:
-            self._touched.state = True
-        said = LEAVING * leaving | OUTPUT * (unread is not False)
+        said = LEAVING * leaving
         data = outcome.data
         if not isinstance(data, bytes) or (len(data) >= APART_BYTES and outcome.ok):
             try:
@@ -322,8 +323,24 @@ class _Server:
         elif not outcome.ok:
             data = pack_failure(outcome.told, data)
         body = pack_outcome(*outcome.times, *usage, data)
-        self._send(self._pack_gone() + pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, body, said))
+        answer = pack_frame(Kind.DONE if outcome.ok else Kind.RAISED, seq, body, said)
+        self._send(self._pack_gone() + self._pack_printed() + answer)
         return leaving
+
+    def _pack_printed(self) -> bytes:
+        """A frame that tells how far what the job has printed goes; nothing where it has printed nothing."""
+        if self._end.output is None:
+            return b""
+        ends = UNKNOWN_END, UNKNOWN_END
+        try:
+            if not self._touched.state or self._surroundings.streams.in_place():
+                ends = printed(self._words)
+        except OSError:
+            self._touched.state = True
+        if ends == self._printed and UNKNOWN_END not in ends:
+            return b""
+        self._printed = ends
+        return pack_frame(Kind.PRINTED, self._seq, pack_printed(ends))
 
     def _run(
         self, head: bytes | bytearray | memoryview, buffers: Sequence[memoryview], call: Callable[..., Any]

@@ -8,18 +8,24 @@ import os
 import sys
 from typing import Any
 
+from jobrunner.handover import ProgressPage
+from jobrunner.messages import UNKNOWN_END
+from jobrunner.processes import give_way
+
 try:
     from fcntl import F_DUPFD_CLOEXEC, F_GETFL, fcntl, ioctl
     from termios import FIONREAD
 except ImportError:  # Windows
     ioctl = None  # type: ignore[assignment]
 
-__all__ = ["StandardStreams"]
+__all__ = ["StandardStreams", "printed"]
 
 _NAMES = ("stdin", "stdout", "stderr")
 # Copies of descriptors are kept above this, out of the way of jobs that close small numbers.
 _COPIES_FROM = 100
 _COUNT = array.array("i", [0])
+# How often it is tried to find the caller not reading.
+_TRIES = 1000
 
 
 class StandardStreams:
@@ -38,21 +44,9 @@ class StandardStreams:
         self._streams = [getattr(sys, name) for name in _NAMES]
         self._manners = [_manner(stream) for stream in self._streams]
 
-    def unread(self) -> bool | None:
-        """Whether something that was printed may lie unread in the pipes that descriptors 1 and 2 are.
-
-        Returns:
-            None where one of them is closed, or something else.
-        """
-        if ioctl is None:
-            return True
-        try:
-            ioctl(1, FIONREAD, _COUNT)
-            printed = _COUNT[0]
-            ioctl(2, FIONREAD, _COUNT)
-        except OSError:
-            return None
-        return bool(printed or _COUNT[0])
+    def in_place(self) -> bool:
+        """Whether descriptors 0 to 2 are what they were."""
+        return [_identity(number) for number in range(3)] == self._files
 
     def restore_streams(self) -> None:
         """Put back those that were replaced; whether they are usable is another matter."""
@@ -78,6 +72,32 @@ class StandardStreams:
                 stream = self._streams[number] = _stream(number, name, self._manners[number])
                 setattr(sys, name, stream)
                 setattr(sys, f"__{name}__", stream)
+
+
+def printed(words: memoryview) -> tuple[int, int]:
+    """How many bytes have gone into the pipes that descriptors 1 and 2 are, whether the caller has read them or not.
+
+    Args:
+        words: the words of the progress page.
+
+    Returns:
+        Of stdout and stderr; `UNKNOWN_END` where that can't be had.
+
+    Raises:
+        OSError: one of them is closed, or something else.
+    """
+    return _printed(1, words, ProgressPage.OUT_READ), _printed(2, words, ProgressPage.ERR_READ)
+
+
+def _printed(number: int, words: memoryview, word: int) -> int:
+    for _ in range(_TRIES):
+        before = words[word]
+        if not before & 1:
+            ioctl(number, FIONREAD, _COUNT)
+            if words[word] == before:
+                return int(before // 2 + _COUNT[0])
+        give_way()
+    return UNKNOWN_END  # the caller was stopped in the midst of reading
 
 
 def _copy(number: int) -> int:

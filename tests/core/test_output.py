@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import pytest
 
 from jobrunner import JobStatus, LocalExecutor, PrimitiveJob
 from jobrunner.executors.output import Capture, LaneOutput, OutputWriter, Spool
+from jobrunner.handover import ProgressPage
+from jobrunner.messages import UNKNOWN_END
+from jobrunner.worker.standard_streams import printed
 from tests.core.gates import Gate, arrive, meet
 from tests.core.process_table import await_death
 from tests.core.scripts import Script
@@ -297,6 +301,32 @@ def test_a_line_without_an_end_is_written_and_the_next_job_begins_a_new_one(
     assert capfd.readouterr().out == "\ntwo\nthree\n"
 
 
+@pytest.mark.parametrize(("said", "written"), [(b"one\n", "one\nhalf\n"), (b"one", "one\nhalf\n"), (b"", "half\n")])
+def test_a_line_that_a_job_has_begun_is_not_taken_for_the_one_befores(
+    said: bytes, written: str, make_local: MakeLocal, gate: Gate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def in_pieces(path: str) -> None:
+        os.write(1, b"ha")
+        meet(path)
+        os.write(1, b"lf\n")
+
+    executor = make_local(1)
+    for _ in range(50):
+        executor.submit(os.write, 1, b"\n").result()
+    capfd.readouterr()
+    first = executor.submit(lambda path, data: os.write(1, meet(path, data)), gate.path, said)
+    second = executor.submit(in_pieces, gate.path)  # sent ahead
+    gate.await_arrival()
+    # The dispatcher does not look until the second has begun its line.
+    with executor._holder.pool._lock:
+        gate.release()
+        gate.await_arrival()
+    assert first.result() == len(said)
+    gate.release()
+    second.result()
+    assert capfd.readouterr().out == written
+
+
 def test_a_very_long_line_is_not_kept_back(make_local: MakeLocal, capfd: pytest.CaptureFixture[str]) -> None:
     make_local(1).submit(os.write, 1, b"x" * 50_000 + b"\n").result()
     assert capfd.readouterr().out == "x" * 50_000 + "\n"
@@ -340,6 +370,25 @@ def test_a_terminal_that_takes_nothing_holds_up_those_who_print_and_nobody_else(
 # --- the parts ---
 
 
+def _words() -> memoryview:
+    """Words of a progress page, up to those of output."""
+    return memoryview(bytearray(8 * (ProgressPage.ERR_READ + 1))).cast("Q")
+
+
+@contextlib.contextmanager
+def standard_descriptors(out: int, err: int) -> Iterator[None]:
+    """Have descriptors 1 and 2 be others."""
+    kept = [os.dup(number) for number in (1, 2)]
+    try:
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        yield
+    finally:
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
 def test_the_writer_does_what_it_is_handed_in_order_and_tells_when_there_is_room() -> None:
     writer = OutputWriter()
     reader, fd = os.pipe()
@@ -375,7 +424,7 @@ def test_what_can_not_be_written_is_dropped_and_a_call_that_fails_is_logged(capl
 
 def test_a_lanes_output_closes_what_it_has_opened() -> None:
     before = os.listdir("/proc/self/fd")
-    output = LaneOutput(OutputWriter())
+    output = LaneOutput(OutputWriter(), _words())
     output.close_theirs()
     output.close()
     output.close()
@@ -383,8 +432,52 @@ def test_a_lanes_output_closes_what_it_has_opened() -> None:
 
 
 def test_that_nothing_is_printed_now_is_told_from_the_end() -> None:
-    output = LaneOutput(OutputWriter())
-    assert output.read(0, None) is None
+    output = LaneOutput(OutputWriter(), _words())
+    assert output.read(0) is None
     output.close_theirs()
-    assert output.read(0, None) is False
+    assert output.read(0) is False
     output.close()
+
+
+def test_what_was_read_is_dealt_out_as_far_as_a_job_goes(tmp_path: Path) -> None:
+    writer = OutputWriter()
+    output = LaneOutput(writer, words := _words())
+    spool = Spool(str(tmp_path / "spool"))
+    captures = [Capture(spool) for _ in range(3)]
+    os.write(output.theirs[0], b"onetwothree")
+    os.write(output.theirs[1], b"oh")
+    assert output.read(0)
+    assert list(words[ProgressPage.OUT_READ :]) == [22, 0]
+    output.drain(captures[0], (3, 0))
+    output.drain(captures[1], (6, 2))
+    # The worker could not tell how far it goes: all that there is.
+    output.drain(captures[2], (UNKNOWN_END, UNKNOWN_END))
+    assert not output.holds
+    writer.drain()
+    assert [capture.output().stdout for capture in captures] == ["one", "two", "three"]
+    assert [capture.output().stderr for capture in captures] == ["", "oh", ""]
+    assert list(words[ProgressPage.OUT_READ :]) == [22, 4]
+    output.close_theirs()
+    output.close()
+
+
+def test_a_worker_knows_how_much_was_printed_though_it_is_read_meanwhile() -> None:
+    out, err = os.pipe(), os.pipe()
+    words = _words()
+
+    def ends_told() -> tuple[int, int]:
+        with standard_descriptors(out[1], err[1]):
+            return printed(words)
+
+    try:
+        assert ends_told() == (0, 0)
+        os.write(out[1], b"four")
+        os.write(err[1], b"six")
+        assert ends_told() == (4, 3)
+        words[ProgressPage.OUT_READ] = 2 * len(os.read(out[0], 3))
+        assert ends_told() == (4, 3)
+        words[ProgressPage.ERR_READ] += 1  # the caller is stopped in the midst of reading
+        assert ends_told() == (4, UNKNOWN_END)
+    finally:
+        for end in (*out, *err):
+            os.close(end)
