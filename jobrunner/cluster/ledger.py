@@ -359,7 +359,8 @@ class Ledger:
     def _flush(self, node: KnownNode) -> None:
         if node.outbox and not node.posting:
             node.posting = True
-            operations, node.outbox = node.outbox, []
+            operations, node.outbox = node.outbox[: node.most], [] if node.most is None else node.outbox[node.most :]
+            node.most = None
             self._link.post(node.name, operations)
 
     def posted(self, name: str) -> None:
@@ -369,22 +370,24 @@ class Ledger:
             node.posting = False
 
     def unsent(self, name: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
-        """Operations were too large: what is large among them fails, the rest is sent again."""
+        """Operations were too large: what is large among them fails, the rest is sent again.
+
+        Where none is large, they are too many: half of them go first.
+        """
         node = self._nodes.get(name)
         if node is None:
             return
         rest = []
         for operation in operations:
             job = node.jobs.get(operation[1]) if operation[0] == "job" else None
-            if job is None or job.argument_bytes < APART_BYTES:
+            if job is None or (job.argument_bytes < APART_BYTES and len(operations) > 1):
                 rest.append(operation)
                 continue
             job.attempts -= 1
             self._turn_away(job, node, undelivered(job, "the call", job.argument_bytes, self._engine, why))
         if len(rest) == len(operations):
-            self.node_down(name, why)
-        else:
-            node.outbox = [*rest, *node.outbox]
+            node.most = len(rest) // 2
+        node.outbox = [*rest, *node.outbox]
 
     def refused(self, name: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
         """See `Told.refused`."""

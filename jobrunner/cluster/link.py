@@ -36,7 +36,7 @@ class Told(Protocol):
         """The operations of the last `post` are carried out."""
 
     def unsent(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
-        """Operations of a post were not sent, for they are too large; `posted` follows."""
+        """Operations of a post, jobs among them, were not sent, for they are too large; `posted` follows."""
 
     def refused(self, node: str, operations: Sequence[tuple[Any, ...]], why: str) -> None:
         """A node can't have lanes, so that it could not carry operations out; `posted` follows."""

@@ -97,7 +97,7 @@ class _RayLink:
         try:
             answer = actor.post.remote(operations).future()
         except Exception as error:
-            if _is_full(error):
+            if _is_full(error) and any(operation[0] == "job" for operation in operations):
                 self._told.unsent(node, operations, _in_words(error))
                 self._told.posted(node)
             else:

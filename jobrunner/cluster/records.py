@@ -28,6 +28,8 @@ class KnownNode:
         self.ahead = ahead if abs(ahead) > 0.5 else 0.0
         self.outbox: list[tuple[Any, ...]] = []
         self.posting = False
+        # How many operations the next message may have, where one before was too large; None: all that there are.
+        self.most: int | None = None
         self.jobs: dict[int, ClusterJob] = {}
         # The numbers of the shared objects that it has.
         self.shares: set[int] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -44,6 +45,9 @@ class NearbyLink:
         self.strange: list[str] = []
         #: names of nodes whose places others have
         self.taken: set[str] = set()
+        #: how many bytes a message may have; and the numbers of operations of those that were too large
+        self.room: int | None = None
+        self.too_large: list[int] = []
         self._collectors: list[threading.Thread] = []
         #: while it is not set, nothing is heard of any node
         self.heard = threading.Event()
@@ -87,7 +91,11 @@ class NearbyLink:
     def post(self, node: str, operations: list[tuple[Any, ...]]) -> None:
         there = self._nodes.get(node)
         if there is not None:
-            there.post(operations)
+            if self.room is not None and len(pickle.dumps(operations)) > self.room:
+                self.too_large.append(len(operations))
+                self._told.unsent(node, operations, "it is full")
+            else:
+                there.post(operations)
             self._told.posted(node)
 
     def ask_lease(self, lease: int, threads: int, places: Collection[str] | None) -> None:

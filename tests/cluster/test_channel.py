@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from jobrunner import SerializationError
+from tests.cluster.engines import NearbyExecutor
 from tests.clusters import cluster_of, environment
 
 # The object store has 200 MB, and may use no disk beyond that.
@@ -51,3 +55,19 @@ def test_what_ray_has_no_room_for_fails_alone(tmp_path: os.PathLike[str]) -> Non
             timeout=120,
         )
     assert (ran.returncode, ran.stdout) == (0, "as it should be\n"), ran.stderr
+
+
+def test_jobs_that_are_too_many_for_one_message_go_in_several_and_the_one_too_large_fails() -> None:
+    with NearbyExecutor({"one": 1 << 30}, cores=8) as executor:
+        executor.link.room = 120_000
+        executor.link.taken = {"one"}
+        small = [executor.submit(len, bytes(50_000)) for _ in range(8)]
+        large = executor.submit(len, bytes(125_000))  # not so large that it would fail before the others are tried
+        executor.link.taken = set()
+        executor.link.place()
+        assert [job.result() for job in small] == [50_000] * 8
+        with pytest.raises(SerializationError, match="the call of job"):
+            large.result()
+        assert max(executor.link.too_large) > 1
+        assert executor.submit(pow, 2, 3).result() == 8
+        assert list(executor.nodes) == ["one"]
