@@ -142,9 +142,8 @@ class RayCluster:
         self._directory = tempfile.TemporaryDirectory(prefix="jr-ray-")
         self.head = self._start("--head", "--port", str(self.port), "--temp-dir", self._directory.name)
         self.node: subprocess.Popen[bytes] | None = None
-        self._await(1)
         self.node = self.add_node()
-        self._await(2)
+        self._await_nodes()
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
         log = open(Path(self._directory.name) / f"{len(options)}-{free_port()}.log", "wb")  # noqa: SIM115
@@ -154,7 +153,7 @@ class RayCluster:
                     sys.executable, "-m", "ray.scripts.scripts", "start", *options, "--block",
                     "--num-cpus", str(self._cpus),
                     "--node-ip-address", "127.0.0.1", "--disable-usage-stats", "--object-store-memory", "200000000",
-                    "--min-worker-port", "0", "--max-worker-port", "0",
+                    "--min-worker-port", "0", "--max-worker-port", "0", "--include-log-monitor", "false",
                     *(["--include-dashboard", "false"] if "--head" in options else []),
                 ],
                 stdout=log,
@@ -173,15 +172,15 @@ class RayCluster:
         finally:
             self._configuration = before
 
-    def _await(self, nodes: int) -> None:
-        """Wait until so many nodes are there, asking in a process of its own."""
+    def _await_nodes(self) -> None:
+        """Wait until both nodes are there, asking in a process of its own."""
         code = (
             "import ray, sys, time\n"
             "until = time.monotonic() + 60\n"
             "while True:\n"
             "    try:\n"
             f"        ray.init(address={self.address!r}, log_to_driver=False, logging_level='ERROR')\n"
-            f"        if sum(node['Alive'] for node in ray.nodes()) >= {nodes}: break\n"
+            "        if sum(node['Alive'] for node in ray.nodes()) >= 2: break\n"
             "        ray.shutdown()\n"
             "    except Exception:\n"
             "        if time.monotonic() > until: raise\n"
@@ -213,9 +212,8 @@ class RayCluster:
             if process is not None:
                 end_tree(process)
         self.head = self._start("--head", "--port", str(self.port), "--temp-dir", self._directory.name)
-        self._await(1)
         self.node = self.add_node()
-        self._await(2)
+        self._await_nodes()
 
     def log(self) -> str:
         """What all of them have said."""

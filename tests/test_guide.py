@@ -12,6 +12,10 @@ import pytest
 
 from tests.documents import ROOT, blocks, pattern, shell_variables
 
+# A page runs real batches, benchmarks and clusters, on whatever machine it is; what takes longer hangs.
+pytestmark = pytest.mark.timeout(400)
+_LONGEST_S = 300
+
 OVERNIGHT = "overnight.md"
 
 #: The pages whose blocks are run, each with the package that it needs besides.
@@ -95,7 +99,7 @@ def _run_page(name: str, directory: Path, environment: dict[str, str]) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=100,
+            timeout=_LONGEST_S,
         )
         assert ran.returncode == block.exit_code, f"{where}: {ran.stdout}"
         shown, printed = block.output or "", _comparable(ran.stdout)
@@ -125,7 +129,7 @@ def test_the_guide_to_overnight_batches_says_what_is_true(tmp_path: Path, enviro
     assert "<html" in (directory / "percolation.html").read_text(encoding="utf-8")
     # The script for a cluster runs without one.
     script = subprocess.run(
-        ["sh", "overnight.sh"], cwd=directory, env=environment, capture_output=True, text=True, timeout=100
+        ["sh", "overnight.sh"], cwd=directory, env=environment, capture_output=True, text=True, timeout=_LONGEST_S
     )
     assert script.returncode == 0, script.stderr
     assert "0 done, 0 failed, 270 done before" in script.stderr
