@@ -95,11 +95,12 @@ class DaskCluster:
         self.await_workers(count)
 
     def await_workers(self, count: int) -> None:
-        """Wait until so many workers are there."""
+        """Wait until so many workers are there, or only the scheduler."""
         from distributed import Client
 
         with Client(self.address, timeout=60, set_as_default=False) as client:
-            client.wait_for_workers(count, timeout=60)
+            if count:
+                client.wait_for_workers(count, timeout=60)
 
     def kill_node(self, description: Mapping[str, Any]) -> None:
         """End the process of a node by SIGKILL; those of its jobs have to go by themselves."""

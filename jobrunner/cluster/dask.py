@@ -402,9 +402,9 @@ class _DaskLink:
             self._run(self._try_direct(address, description["id"]))
 
     async def _ask_lease(self, lease: int, places: Collection[str] | None) -> None:
-        from jobrunner.cluster.dask_node import hold_lease
+        from jobrunner.cluster.dask_node import hold_lease, lease_key
 
-        key = f"jobrunner-lease-{self._session}-{lease}"
+        key = lease_key(self._session, lease)
         options: dict[str, Any] = {"resources": self._resources} if self._resources else {}
         if places is not None:
             options["workers"] = list(places)

@@ -23,7 +23,7 @@ from distributed.utils_comm import gather_from_workers
 from jobrunner.cluster.link import NodeConfig
 from jobrunner.cluster.node import Node, describe_node
 
-__all__ = ["GONE", "REFUSED", "NodePlugin", "decode", "encode", "hold_lease", "topic_of"]
+__all__ = ["GONE", "REFUSED", "NodePlugin", "decode", "encode", "hold_lease", "lease_key", "topic_of"]
 
 #: How long a collect waits for something to happen; then it comes back empty, so that none is forgotten.
 _COLLECT_S = 20.0
@@ -62,6 +62,11 @@ def decode(frames: Sequence[Any]) -> Any:
     return pickle.loads(frames[0], buffers=frames[1:])  # noqa: S301 (from our own side of the cluster)
 
 
+def lease_key(session: str, lease: int | str) -> str:
+    """The key of the task that is a lease of a caller's."""
+    return f"jobrunner-lease-{session}-{lease}"
+
+
 def topic_of(session: str) -> str:
     """The topic under which the workers tell a caller of themselves."""
     return f"jobrunner-{session}"
@@ -95,6 +100,8 @@ class NodePlugin(WorkerPlugin):
         self._times = 0
         # By the key of their task.
         self._leases: dict[str, threading.Event] = {}
+        # The keys of those that were to end before their thread had begun.
+        self._unwanted: set[Any] = set()
         self._lock = threading.Lock()
         _HERE[worker.address, self._session] = self
         handlers: Any = worker.handlers
@@ -172,20 +179,26 @@ class NodePlugin(WorkerPlugin):
         self._threads.shutdown(wait=False)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
-        """A lease whose task is not wanted any more returns."""
+        """A lease whose task is not wanted any more returns, also where its thread has not begun yet."""
         if finish in ("cancelled", "released", "forgotten"):
             with self._lock:
                 event = self._leases.get(key)
-            if event is not None:
-                event.set()
+                if event is not None:
+                    event.set()
+                elif start == "executing" and str(key).startswith(lease_key(self._session, "")):
+                    self._unwanted.add(key)
+                else:
+                    self._unwanted.discard(key)
 
     def hold(self, key: str, lease: int) -> None:
         """Be a lease, until that ends; in a thread of the worker's."""
         event = threading.Event()
         with self._lock:
             self._leases[key] = event
+            unwanted = key in self._unwanted
+            self._unwanted.discard(key)
         try:
-            if self._closing:
+            if self._closing or unwanted:
                 return
             told = {"op": "lease", "lease": lease, "address": self._worker.address}
             self._worker.loop.add_callback(self._worker.log_event, self.name, told)

@@ -15,6 +15,7 @@ import distributed
 import pytest
 
 from jobrunner import ClusterLostError, DaskExecutor, ExecutorShutdownError, WorkerDiedError, wait
+from jobrunner.cluster import leases
 from jobrunner.executors.future import JobFuture
 from tests.clusters import DaskCluster, cluster_of, end_tree, free_port
 from tests.core.gates import Gate, lines, meet, use_cpu
@@ -40,6 +41,36 @@ async def told(self):
 
 
 dask_node.NodePlugin.begin_anew = told
+"""
+
+
+#: Loaded by a worker before it begins: the thread of its second lease is late, and it tells when that is to end.
+_LATE = """
+import itertools
+
+from jobrunner.cluster import dask_node
+from tests.core.gates import arrive, meet
+
+plugin = dask_node.NodePlugin
+if not hasattr(plugin, "prompt"):  # it is loaded twice
+    plugin.prompt = plugin.hold, plugin.transition
+hold, transition = plugin.prompt
+calls = itertools.count(1)
+
+
+def hold_late(self, key, lease):
+    if next(calls) == 2:
+        meet({late!r})
+    hold(self, key, lease)
+
+
+def transition_told(self, key, start, finish, **kwargs):
+    transition(self, key, start, finish, **kwargs)
+    if start == "executing" and "lease" in key:
+        arrive({late!r})
+
+
+plugin.hold, plugin.transition = hold_late, transition_told
 """
 
 
@@ -173,6 +204,28 @@ def test_a_worker_that_is_not_used_ends_no_others_lanes(gate: Gate, tmp_path: Pa
             assert held.result(timeout=60) == "held"
             assert executor.submit(pow, 2, 5).result(timeout=60) == 32
             assert executor.stats()["restarts"] == 0
+
+
+def test_a_place_that_is_given_back_before_it_is_taken_up_is_free_again(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_TERM_S", 0.5)
+    late = Gate(tmp_path / "late")
+    preload = tmp_path / "late.py"
+    preload.write_text(_LATE.format(late=late.path))
+    with contextlib.closing(late), cluster_of("dask", workers=0, cpus=2) as cluster:
+        assert isinstance(cluster, DaskCluster)
+        cluster.workers.append(cluster.add_worker("--preload", str(preload)))
+        with DaskExecutor(cluster.address) as executor:
+            jobs = [executor.submit(meet, gate.path, 0)]
+            gate.await_arrival()
+            jobs.append(executor.submit(meet, gate.path, 1))
+            # Its lease has a place, of which nothing is heard; and is given back for another one.
+            late.await_arrival(2)
+            late.release()
+            gate.await_arrival()
+            gate.release(2)
+            assert [job.result(timeout=60) for job in jobs] == [0, 1]
 
 
 @pytest.mark.slow
