@@ -66,7 +66,6 @@ from jobrunner.worker.process import (
     worker_end,
 )
 from jobrunner.worker.relay import Relay
-from jobrunner.worker.standard_streams import printed
 from jobrunner.worker.surroundings import Surroundings
 from jobrunner.worker.usage import QUICKEST_CHILD_NS, UsageMeter
 
@@ -80,6 +79,8 @@ _BRISK_NS = 400_000
 
 # For how long a pool's thread may take to come to rest behind a job whose result it has handed in.
 _REST_NS = 5_000_000
+# How often it is looked whether a caller that has begun to read what was printed, and does not go on, is there still.
+_MOMENT_S = 0.001
 
 # Looked up for every job.
 _TAKEN, _TAKEN_NS = ProgressPage.TAKEN, ProgressPage.TAKEN_NS
@@ -146,6 +147,7 @@ class _Server:
         self._interrupted = False
         # Notes of a signal handler that ran while the main thread was sending.
         self._held: list[bytes] = []
+        self._caller = os.getppid()
         # How far what was printed goes, as the caller knows it.
         self._printed = (0, 0)
         self._stack_file = _file_behind(end)
@@ -331,16 +333,25 @@ class _Server:
         """A frame that tells how far what the job has printed goes; nothing where it has printed nothing."""
         if self._end.output is None:
             return b""
-        ends = UNKNOWN_END, UNKNOWN_END
+        streams = self._surroundings.streams
         try:
-            if not self._touched.state or self._surroundings.streams.in_place():
-                ends = printed(self._words)
+            streams.check_open()
         except OSError:
             self._touched.state = True
+        try:
+            ends = streams.printed(self._words, self._caller_has_gone)
+        except OSError:
+            self._touched.state = True
+            ends = UNKNOWN_END, UNKNOWN_END
         if ends == self._printed and UNKNOWN_END not in ends:
             return b""
         self._printed = ends
         return pack_frame(Kind.PRINTED, self._seq, pack_printed(ends))
+
+    def _caller_has_gone(self) -> bool:
+        """Leave the core to the caller for a moment; whether it has gone."""
+        time.sleep(_MOMENT_S)
+        return os.getppid() != self._caller
 
     def _run(
         self, head: bytes | bytearray | memoryview, buffers: Sequence[memoryview], call: Callable[..., Any]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import array
 import io
+import itertools
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from jobrunner.handover import ProgressPage
@@ -18,14 +20,14 @@ try:
 except ImportError:  # Windows
     ioctl = None  # type: ignore[assignment]
 
-__all__ = ["StandardStreams", "printed"]
+__all__ = ["StandardStreams"]
 
 _NAMES = ("stdin", "stdout", "stderr")
 # Copies of descriptors are kept above this, out of the way of jobs that close small numbers.
 _COPIES_FROM = 100
 _COUNT = array.array("i", [0])
-# How often it is tried to find the caller not reading.
-_TRIES = 1000
+# How often it is tried to find the caller not reading, before it is looked whether it is there.
+_TRIES = 200
 
 
 class StandardStreams:
@@ -44,9 +46,34 @@ class StandardStreams:
         self._streams = [getattr(sys, name) for name in _NAMES]
         self._manners = [_manner(stream) for stream in self._streams]
 
-    def in_place(self) -> bool:
-        """Whether descriptors 0 to 2 are what they were."""
-        return [_identity(number) for number in range(3)] == self._files
+    def printed(self, words: memoryview, gone: Callable[[], object]) -> tuple[int, int]:
+        """How many bytes have gone into the pipes that stdout and stderr are, whether the caller has read them or not.
+
+        Also where a job has put something else in their place.
+
+        Args:
+            words: the words of the progress page.
+            gone: called while the caller is in the midst of reading for long; waits a little, and tells whether it has
+                gone.
+
+        Returns:
+            Of stdout and stderr; `UNKNOWN_END` where the caller has gone.
+
+        Raises:
+            OSError: the copies of their descriptors are closed.
+        """
+        _, out, err = self._copies
+        return _printed(out, words, ProgressPage.OUT_READ, gone), _printed(err, words, ProgressPage.ERR_READ, gone)
+
+    def check_open(self) -> None:
+        """Look whether descriptors 1 and 2 are open.
+
+        Raises:
+            OSError: one of them is not.
+        """
+        if ioctl is not None:
+            _flags(1)
+            _flags(2)
 
     def restore_streams(self) -> None:
         """Put back those that were replaced; whether they are usable is another matter."""
@@ -74,30 +101,18 @@ class StandardStreams:
                 setattr(sys, f"__{name}__", stream)
 
 
-def printed(words: memoryview) -> tuple[int, int]:
-    """How many bytes have gone into the pipes that descriptors 1 and 2 are, whether the caller has read them or not.
-
-    Args:
-        words: the words of the progress page.
-
-    Returns:
-        Of stdout and stderr; `UNKNOWN_END` where that can't be had.
-
-    Raises:
-        OSError: one of them is closed, or something else.
-    """
-    return _printed(1, words, ProgressPage.OUT_READ), _printed(2, words, ProgressPage.ERR_READ)
-
-
-def _printed(number: int, words: memoryview, word: int) -> int:
-    for _ in range(_TRIES):
+def _printed(number: int, words: memoryview, word: int, gone: Callable[[], object]) -> int:
+    for attempt in itertools.count():
         before = words[word]
         if not before & 1:
             ioctl(number, FIONREAD, _COUNT)
             if words[word] == before:
                 return int(before // 2 + _COUNT[0])
-        give_way()
-    return UNKNOWN_END  # the caller was stopped in the midst of reading
+        if attempt < _TRIES:
+            give_way()
+        elif gone():
+            break
+    return UNKNOWN_END
 
 
 def _copy(number: int) -> int:

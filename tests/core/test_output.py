@@ -19,7 +19,7 @@ from jobrunner import JobStatus, LocalExecutor, PrimitiveJob
 from jobrunner.executors.output import Capture, LaneOutput, OutputWriter, Spool
 from jobrunner.handover import ProgressPage
 from jobrunner.messages import UNKNOWN_END
-from jobrunner.worker.standard_streams import printed
+from jobrunner.worker.standard_streams import StandardStreams
 from tests.core.gates import Gate, arrive, meet
 from tests.core.process_table import await_death
 from tests.core.scripts import Script
@@ -375,20 +375,6 @@ def _words() -> memoryview:
     return memoryview(bytearray(8 * (ProgressPage.ERR_READ + 1))).cast("Q")
 
 
-@contextlib.contextmanager
-def standard_descriptors(out: int, err: int) -> Iterator[None]:
-    """Have descriptors 1 and 2 be others."""
-    kept = [os.dup(number) for number in (1, 2)]
-    try:
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        yield
-    finally:
-        for number, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, number)
-            os.close(copy)
-
-
 def test_the_writer_does_what_it_is_handed_in_order_and_tells_when_there_is_room() -> None:
     writer = OutputWriter()
     reader, fd = os.pipe()
@@ -461,23 +447,58 @@ def test_what_was_read_is_dealt_out_as_far_as_a_job_goes(tmp_path: Path) -> None
     output.close()
 
 
-def test_a_worker_knows_how_much_was_printed_though_it_is_read_meanwhile() -> None:
+@contextlib.contextmanager
+def _printing() -> Iterator[tuple[StandardStreams, int, int]]:
+    """A worker's streams, whose descriptors 1 and 2 are pipes; and where these are read."""
     out, err = os.pipe(), os.pipe()
-    words = _words()
-
-    def ends_told() -> tuple[int, int]:
-        with standard_descriptors(out[1], err[1]):
-            return printed(words)
-
+    kept = [os.dup(number) for number in (1, 2)]
+    os.dup2(out[1], 1)
+    os.dup2(err[1], 2)
+    streams = StandardStreams()
     try:
-        assert ends_told() == (0, 0)
-        os.write(out[1], b"four")
-        os.write(err[1], b"six")
-        assert ends_told() == (4, 3)
-        words[ProgressPage.OUT_READ] = 2 * len(os.read(out[0], 3))
-        assert ends_told() == (4, 3)
-        words[ProgressPage.ERR_READ] += 1  # the caller is stopped in the midst of reading
-        assert ends_told() == (4, UNKNOWN_END)
+        streams.take()
+        yield streams, out[0], err[0]
     finally:
-        for end in (*out, *err):
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+        for end in (*out, *err, *streams._copies):
             os.close(end)
+
+
+def test_a_worker_knows_how_much_was_printed_though_it_is_read_meanwhile(tmp_path: Path) -> None:
+    words = _words()
+    ends = []
+    with _printing() as (streams, out, _), open(tmp_path / "file", "wb") as file:
+        ends.append(streams.printed(words, lambda: True))
+        os.write(1, b"four")
+        os.write(2, b"six")
+        ends.append(streams.printed(words, lambda: True))
+        words[ProgressPage.OUT_READ] = 2 * len(os.read(out, 3))
+        ends.append(streams.printed(words, lambda: True))
+        # A job has put a file in the place of stdout, and closed stderr.
+        streams.check_open()
+        os.dup2(file.fileno(), 1)
+        os.close(2)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            streams.check_open()
+        os.write(1, b"in the file")
+        ends.append(streams.printed(words, lambda: True))
+    assert ends == [(0, 0), (4, 3), (4, 3), (4, 3)]
+
+
+def test_a_worker_waits_for_a_caller_that_is_in_the_midst_of_reading_unless_it_is_gone() -> None:
+    words = _words()
+    looks: list[None] = []
+
+    def not_yet() -> bool:
+        looks.append(None)
+        if len(looks) == 3:
+            words[ProgressPage.ERR_READ] = 2 * len(os.read(err, 4))
+        return False
+
+    with _printing() as (streams, _, err):
+        os.write(2, b"eight")
+        words[ProgressPage.ERR_READ] = 1
+        ends = [streams.printed(words, lambda: True), streams.printed(words, not_yet)]
+    assert ends == [(0, UNKNOWN_END), (0, 5)]
