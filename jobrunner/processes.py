@@ -27,9 +27,11 @@ __all__ = [
     "cpu_seconds",
     "end_descendants",
     "end_processes",
+    "end_with_trackers",
     "find_descendants",
     "find_tagged",
     "give_way",
+    "is_resource_tracker",
     "open_pidfd",
     "signal_masks",
     "signal_name",
@@ -43,6 +45,8 @@ LANE_VARIABLE = "JOBRUNNER_LANE"
 _USE_PROC = sys.platform == "linux" and os.path.exists("/proc/self/stat")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+# How long a resource tracker may take to remove what the dead have left.
+_TRACKERS_S = 2.0
 
 
 class ProcessId(NamedTuple):
@@ -319,6 +323,46 @@ def end_processes(find: Callable[[], list[ProcessId]], deadline: float) -> bool:
             _send(process, _SIGKILL)
         if not all(wait_for_exit(process, deadline) for process in doomed):
             return False
+
+
+def end_with_trackers(find: Callable[[], list[ProcessId]], deadline: float) -> bool:
+    """`end_processes`, but resource trackers come last, and may end by themselves.
+
+    Those of loky and `multiprocessing` remove semaphores and shared memory of the others once these are dead.
+    """
+    trackers: set[ProcessId] = set()
+
+    def others() -> list[ProcessId]:
+        found = find()
+        trackers.update(filter(is_resource_tracker, found))
+        return [process for process in found if process not in trackers]
+
+    gone = end_processes(others, deadline)
+    until = min(deadline, time.monotonic() + _TRACKERS_S)
+    for tracker in trackers:
+        wait_for_exit(tracker, until)
+    return end_processes(find, deadline) and gone
+
+
+def is_resource_tracker(process: ProcessId) -> bool:
+    """Whether it removes what other processes leave behind."""
+    return any("resource_tracker import main" in part for part in _command(process.pid))
+
+
+def _command(pid: int) -> list[str]:
+    """A process's command line; empty where it can't be had."""
+    if _USE_PROC:
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                return os.fsdecode(file.read(1 << 16)).split("\0")
+        except OSError:
+            return []
+    import psutil
+
+    try:
+        return list(psutil.Process(pid).cmdline())
+    except (psutil.Error, OSError):
+        return []
 
 
 def end_descendants(pid: int, timeout: float = 5.0) -> bool:

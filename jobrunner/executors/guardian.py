@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 
-from jobrunner.processes import end_processes, find_tagged, open_pidfd, wait_readable
+from jobrunner.processes import end_with_trackers, find_tagged, open_pidfd, wait_readable
 
 __all__ = ["main"]
 
@@ -28,7 +28,7 @@ def main() -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _await_death(caller)
-    end_processes(lambda: find_tagged(tag), time.monotonic() + _KERNEL_S)
+    end_with_trackers(lambda: find_tagged(tag), time.monotonic() + _KERNEL_S)
     # Output of jobs that was captured and is nobody's any more.
     shutil.rmtree(spool, ignore_errors=True)
 

@@ -13,6 +13,7 @@ Guarantees:
   the dispatcher takes it out, and the job is settled after it on the writer's thread;
 - what is read is of the job in front as long as no later one was claimed; once one was, it is dealt out when it is
   known how far the job in front goes, which the worker has said by then;
+- what processes print that a job has left behind, and for which its worker is ended, is dropped once the job is over;
 - the dispatcher never waits for a terminal: while the writer is behind, pipes are not read, and who prints waits.
 """
 
@@ -325,6 +326,7 @@ class LaneOutput:
         self._read = [0, 0]
         self._held = [b"", b""]
         self._partial = [b"", b""]
+        self._silent = False
         # Whose lines these are; another object after each job that left a line without an end.
         self._source = object()
         self.ticket = 0
@@ -362,6 +364,8 @@ class LaneOutput:
             capture: where it goes; None: to the caller's own streams.
             ends: how far it goes, of stdout and stderr; what comes after is of the next job.
         """
+        if self._silent:
+            self._held = [b"", b""]
         for stream, end in enumerate(ends):
             held = self._held[stream]
             count = max(0, end - (self._read[stream] - len(held)))
@@ -397,6 +401,10 @@ class LaneOutput:
             if rest:
                 self.ticket = self._writer.print(stream + 1, rest, self._source)
                 self._source = object()
+
+    def silence(self) -> None:
+        """The last job is over: what it has left behind may print what it likes until it is ended, but to nobody."""
+        self._silent = True
 
     def close_theirs(self) -> None:
         """Close the worker's ends, which are its own by now."""

@@ -755,6 +755,8 @@ class Pool:
             slot, job.seq, ok, bool(flags & LEAVING), (finished_ns - taken_ns) / 1e9, time.monotonic(), rest_bytes
         )
         if flags & LEAVING:
+            if lane.output is not None:
+                lane.output.silence()
             _log.info("worker %s is replaced: job %s has left processes or threads behind", lane.pid, job.job_id)
         elif slot.worn and not worn:
             grown = format_bytes(rest_bytes - slot.rest_bytes)

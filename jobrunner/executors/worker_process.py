@@ -24,10 +24,13 @@ from loky.process_executor import ProcessPoolExecutor
 
 from jobrunner.memory import RSS_UNIT, peak_bytes, resident_bytes, tree_of
 from jobrunner.processes import (
+    ProcessId,
     cpu_seconds,
     end_processes,
+    end_with_trackers,
     find_descendants,
     find_tagged,
+    is_resource_tracker,
     open_pidfd,
     signal_masks,
     wait_readable,
@@ -174,12 +177,22 @@ class WorkerProcess:
             if hasattr(signal, "SIGSTOP"):
                 self.send_signal(signal.SIGSTOP)
                 self._take_account()
-            below_gone = end_processes(lambda: find_descendants(self.pid), deadline)
+            tracked = False
+
+            def below() -> list[ProcessId]:
+                nonlocal tracked
+                found = find_descendants(self.pid)
+                others = [process for process in found if not is_resource_tracker(process)]
+                tracked = len(others) < len(found)
+                return others
+
+            below_gone = end_processes(below, deadline)
             self.kill()
-            if below_gone and self.wait(max(0.0, deadline - time.monotonic())) and self._pidfd is not None:
+            gone = self.wait(max(0.0, deadline - time.monotonic()))
+            if below_gone and gone and self._pidfd is not None and not tracked:
                 return True
-        # It was dead before: what it started has moved to another parent, and is known by session and tag.
-        gone = end_processes(
+        # It was dead before, or is now: what it started has moved to another parent, and is known by session and tag.
+        gone = end_with_trackers(
             lambda: [found for found in find_tagged(self.tag, [self.pid]) if found.pid != self.pid], deadline
         )
         return gone and below_gone and self.wait(max(0.0, deadline - time.monotonic()))

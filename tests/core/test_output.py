@@ -340,6 +340,29 @@ def test_what_was_printed_before_the_exit_of_the_caller_is_written(script: Run) 
     assert sorted(caller.check().splitlines()) == sorted(f"line {number}" for number in range(50))
 
 
+@pytest.mark.parametrize("captured", [True, False])
+def test_what_is_left_of_a_job_prints_to_nobody(
+    captured: bool, make_local: MakeLocal, gate: Gate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def leave_one(path: str) -> None:
+        meet(path)
+        code = f"from tests.core.gates import meet; meet({path!r}); print('late', flush=True); meet({path!r})"
+        subprocess.Popen([sys.executable, "-c", code])
+
+    executor = make_local(1, capture_output=captured)
+    job = executor.submit(leave_one, gate.path)
+    gate.await_arrival()
+    # The worker is not ended before what its job has left behind has printed.
+    with executor._holder.pool._lock:
+        gate.release()
+        gate.await_arrival()
+        gate.release()
+        gate.await_arrival()
+    job.result()
+    executor.shutdown()
+    assert capfd.readouterr().out == ""
+
+
 def test_a_caller_whose_stdout_nobody_reads_any_more_goes_on(script: Run) -> None:
     caller = script(
         "import os\nfrom jobrunner import LocalExecutor\n"

@@ -87,6 +87,36 @@ def test_without_n_jobs_all_cpus_are_used() -> None:
         JobrunnerBackend().effective_n_jobs(0)
 
 
+_LOKY_WITHIN = """
+import os
+import joblib
+import jobrunner
+
+
+def within():
+    joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(pow)(2, x) for x in range(4))
+    return os.getpid()
+
+
+if __name__ == "__main__":
+    {register}
+    with jobrunner.LocalExecutor(1, spare_workers=0) as executor:
+        print(executor.submit(within).result())
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="semaphores have no names to be seen")
+@pytest.mark.parametrize("register", ["pass", "jobrunner.register_joblib()"], ids=["alone", "registered"])
+def test_loky_within_a_task_leaves_nothing_in_shared_memory(register: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(_LOKY_WITHIN.format(register=register))
+    ran = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stderr == ""
+    pid = ran.stdout.strip()
+    assert [name for name in os.listdir("/dev/shm") if pid in name.replace("-", "_").split("_")] == []
+
+
 def test_one_worker_is_a_worker_too(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
     with parallel_config(backend="jobrunner", n_jobs=1, time_limit=60):
         (pid,) = set(Parallel()(delayed(os.getpid)() for _ in range(20)))
