@@ -57,11 +57,13 @@ class StandardStreams:
                 gone.
 
         Returns:
-            Of stdout and stderr; `UNKNOWN_END` where the caller has gone.
+            Of stdout and stderr; `UNKNOWN_END` where the caller has gone, or this system doesn't tell.
 
         Raises:
             OSError: the copies of their descriptors are closed.
         """
+        if ioctl is None:
+            return UNKNOWN_END, UNKNOWN_END
         _, out, err = self._copies
         return _printed(out, words, ProgressPage.OUT_READ, gone), _printed(err, words, ProgressPage.ERR_READ, gone)
 

@@ -17,6 +17,7 @@ import pytest
 
 from jobrunner import JobStatus, LocalExecutor, PrimitiveJob
 from jobrunner.executors.output import Capture, LaneOutput, OutputWriter, Spool
+from jobrunner.executors.services import services
 from jobrunner.handover import ProgressPage
 from jobrunner.messages import UNKNOWN_END
 from jobrunner.worker.standard_streams import StandardStreams
@@ -26,6 +27,12 @@ from tests.core.scripts import Script
 
 MakeLocal = Callable[..., LocalExecutor]
 Run = Callable[..., Script]
+
+
+@pytest.fixture(autouse=True)
+def fresh_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of another test may have left a line without an end."""
+    monkeypatch.setattr(services(), "_writer", OutputWriter())
 
 
 def say_everything() -> str:
@@ -291,9 +298,6 @@ def test_a_line_without_an_end_is_written_and_the_next_job_begins_a_new_one(
     make_local: MakeLocal, capfd: pytest.CaptureFixture[str]
 ) -> None:
     executor = make_local(1)
-    # A job of another test may have left a line without an end.
-    executor.submit(os.write, 1, b"\n").result()
-    capfd.readouterr()
     executor.submit(os.write, 1, b"one").result()
     assert capfd.readouterr().out == "one"
     executor.submit(os.write, 1, b"two\n").result()
