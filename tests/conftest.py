@@ -26,5 +26,16 @@ class _ByCluster(LoadScopeScheduling):  # type: ignore[misc]
         return f"{where}[{engine[1]}]"
 
 
+#: Where there are tests that take tens of seconds: begun last, one of them would run alone at the end.
+_LONG = (
+    "tests/benchmarks/", "tests/cli/test_bench.py", "tests/cluster/test_losses.py", "tests/core/test_storms.py",
+    "tests/examples/", "tests/joblib/test_upstream.py", "tests/test_guide.py", "tests/test_readme.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByCluster | None:
     return _ByCluster(config, log) if config.getvalue("dist") == "loadscope" else None
