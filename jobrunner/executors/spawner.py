@@ -101,20 +101,23 @@ class Spawner:
         self._starts.put(None)
         self._thread.join()
         if self._guardian is not None:
-            self._guardian.kill()
-            self._guardian.wait()
+            _send_away(self._guardian)
 
     def forsake(self) -> None:
         """In a fork: the guardian is the parent's, and not to be warned about."""
         if self._guardian is not None:
             self._guardian.returncode = 0
+            _hang_up(self._guardian)
 
     def _work(self) -> None:
         _prepare_thread()
         while (start := self._starts.get()) is not None:
             with _starting:
                 # Before the first worker: there is no moment in which one could outlive this process.
-                if self._guardian is None or self._guardian.poll() is not None:
+                if self._guardian is None:
+                    self._start_guardian()
+                elif self._guardian.poll() is not None:
+                    _hang_up(self._guardian)
                     self._start_guardian()
                 try:
                     start()
@@ -131,14 +134,37 @@ class Spawner:
         try:
             self._guardian = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
                 [sys.executable, "-I", "-S", "-c", code, str(os.getpid()), self.tag, self._spool],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                bufsize=0,
                 start_new_session=True,
                 env=environment,
             )
         except Exception:
             _log.exception("no guardian: workers may outlive this process if it is killed")
+
+
+def _send_away(guardian: subprocess.Popen[bytes]) -> None:
+    """End a guardian, and the process between it and this one; see `guardian`."""
+    try:
+        if os.name == "posix" and guardian.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # it is gone, or was sent away
+                guardian.stdin.write(b".")
+            guardian.wait(timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        _log.debug("the guardian does not answer")
+    finally:
+        guardian.kill()
+        guardian.wait()
+        _hang_up(guardian)
+
+
+def _hang_up(guardian: subprocess.Popen[bytes]) -> None:
+    """Close this process's end of what it talks with a guardian by."""
+    if guardian.stdin is not None:
+        with contextlib.suppress(OSError):
+            guardian.stdin.close()
 
 
 def _prepare_thread() -> None:

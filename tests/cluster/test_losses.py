@@ -40,6 +40,16 @@ def work(starts: str, number: int, seconds: float) -> int:
     return number * number
 
 
+def stay_with_children(gate: str) -> None:
+    """Arrive and stay, with two children that do so too, one of them in a session of its own."""
+    for own_session in (False, True):
+        if os.fork() == 0:
+            if own_session:
+                os.setsid()
+            arrive_and_stay(gate)
+    arrive_and_stay(gate)
+
+
 def _lane_pids(executor: ClusterExecutor, jobs: list[JobFuture[Any]]) -> list[int]:
     return [pid for job in jobs if (pid := job.report().pid) is not None]
 
@@ -154,22 +164,25 @@ def test_a_shared_object_outlives_the_node_that_had_it(engine: str, cluster: Clu
 CALLER = """
 import sys
 from tests.clusters import connect
-from tests.core.gates import arrive_and_stay
+from tests.cluster.test_losses import stay_with_children
 
 if __name__ == "__main__":
     executor = connect(sys.argv[1], sys.argv[2])
-    jobs = [executor.submit(arrive_and_stay, sys.argv[3]) for _ in range(2)]
+    jobs = [executor.submit(stay_with_children, sys.argv[3]) for _ in range(2)]
     jobs[0].result()
 """
 
 
 def test_jobs_end_when_their_caller_is_killed(engine: str, cluster: Cluster, gate: Gate, tmp_path: Path) -> None:
     script = Script(tmp_path, CALLER, engine, cluster.address, gate.path)
-    pids = gate.await_arrival(2)
+    pids = gate.await_arrival(6)
     os.kill(script.process.pid, signal.SIGKILL)
     script.process.wait()
     left = await_none(lambda: [pid for pid in pids if is_alive(pid)], 10.0)
-    assert not left, describe(left)
+    told = describe(left)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, told
     script.assert_nothing_left()
     # The cluster is as it was.
     with connect(engine, cluster.address) as executor:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.core.process_table import await_death, await_none, describe, is_alive
+from tests.core.process_table import await_death, await_none, describe, is_alive, parent_of
 from tests.core.scripts import Script
 
 Run = Callable[..., Script]
@@ -59,6 +59,18 @@ def test_a_caller_that_is_killed_leaves_nothing_alive(script: Run, number: int, 
     caller.signal(number)
     caller.assert_nothing_left()
     assert caller.finish()[0] == -number
+
+
+def test_a_caller_that_is_killed_after_its_children_leaves_nothing_alive(script: Run) -> None:
+    # As Ray ends its workers: what the jobs have started is below none of those that are killed.
+    caller = script(_HEAD + "executor = LocalExecutor(1); executor.submit(with_children, stay); signal.pause()")
+    caller.pids(3)
+    caller.signal(signal.SIGSTOP)
+    for pid in caller.live():
+        if parent_of(pid) == caller.pid:
+            os.kill(pid, signal.SIGKILL)
+    caller.signal(signal.SIGKILL)
+    caller.assert_nothing_left()
 
 
 def test_a_caller_that_is_killed_leaves_nothing_though_a_fork_of_it_lives_on(script: Run) -> None:
