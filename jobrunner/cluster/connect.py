@@ -10,16 +10,32 @@ from urllib.parse import urlsplit
 
 from jobrunner.errors import JobRunnerError
 
-__all__ = ["check_reachable", "in_time", "unreachable"]
+__all__ = ["AddressError", "check_reachable", "fault_of", "in_time", "unreachable"]
 
 T = TypeVar("T")
+
+
+class AddressError(JobRunnerError, ValueError):
+    """What is given as a cluster's address is none, or none is given where there has to be one."""
+
+
+def fault_of(place: str) -> str | None:
+    """What is wrong with a ``host:port``, in words that follow on it; None: nothing."""
+    host, colon, port = place.rpartition(":")
+    if not colon or port.endswith("]"):
+        return "has no port"
+    if not host:
+        return "has no host"
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        return "has a port that is no number from 1 to 65535"
+    return None
 
 
 def check_reachable(address: str, what: str, remedy: str, timeout: float) -> None:
     """Fail where nobody listens.
 
     Args:
-        address: as a URL; others than of TCP and TLS are not looked at.
+        address: ``host:port``, or a URL; others than of TCP and TLS are not looked at.
         what: is to be there, for the error.
         remedy: how to have one, for the error.
         timeout: seconds.
@@ -27,7 +43,7 @@ def check_reachable(address: str, what: str, remedy: str, timeout: float) -> Non
     Raises:
         JobRunnerError: nobody does.
     """
-    parts = urlsplit(address)
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
     if parts.scheme not in ("tcp", "tls"):
         return
     try:

@@ -500,7 +500,7 @@ class DaskExecutor(ClusterExecutor):
         ImportError: Dask's distributed is not installed.
         JobRunnerError: no scheduler answers within ten seconds; or its workers have another version of Python or of
             jobrunner, or none.
-        TypeError, ValueError: an option is not what it must be; the message names it.
+        TypeError, ValueError: the address or an option is not what it must be; the message names it.
 
     Example:
         >>> from distributed import LocalCluster                                                 # doctest: +SKIP

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from jobrunner.cluster.connect import AddressError, fault_of
 from jobrunner.errors import JobRunnerError
 
 __all__ = ["START", "address_of", "default_place", "end_client", "import_distributed", "is_client"]
@@ -34,6 +35,7 @@ def address_of(where: Any) -> str:
     """The scheduler's address.
 
     Raises:
+        AddressError: it is no scheduler's.
         JobRunnerError: there is none.
         TypeError: it is nothing that has one.
     """
@@ -41,12 +43,16 @@ def address_of(where: Any) -> str:
         named = where if "://" in where else f"tcp://{where}"
         scheme, _, rest = named.partition("://")
         if scheme not in _SCHEMES:
-            raise JobRunnerError(
+            raise AddressError(
                 f"{named} is no address of a Dask scheduler, which begins with {', '.join(_SCHEMES)} (http is of its "
                 "dashboard): tcp://host:8786, as the scheduler prints it when it starts"
             )
-        if scheme == "tcp" and ":" not in rest.rpartition("]")[2]:
-            raise JobRunnerError(f"{named} has no port, which a Dask scheduler's address has: {named}:8786, usually")
+        fault = fault_of(rest) if scheme in ("tcp", "tls") else None
+        if fault is not None:
+            raise AddressError(
+                f"{named} {fault}: expected a Dask scheduler's address, {scheme}://host:8786, as the scheduler prints "
+                "it when it starts"
+            )
         return named
     if is_client(where):
         if where.scheduler is None:
@@ -62,7 +68,7 @@ def default_place() -> Any:
     """The cluster of the Dask client that this process uses, or that Dask's configuration names.
 
     Raises:
-        JobRunnerError: there is none.
+        AddressError: there is none.
     """
     import dask.config
     from distributed import default_client
@@ -74,9 +80,10 @@ def default_place() -> Any:
     address = dask.config.get("scheduler-address", None)
     if address:
         return address
-    raise JobRunnerError(
+    raise AddressError(
         "no Dask cluster is named, this process has no Dask client, and Dask's configuration (DASK_SCHEDULER_ADDRESS) "
-        "names none: pass an address (tcp://host:8786), a distributed.Client, or a cluster object"
+        "names none: pass an address (tcp://host:8786; --address on the command line), a distributed.Client, or a "
+        "cluster object"
     )
 
 

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 
-from jobrunner.cluster.connect import check_reachable, in_time, unreachable
+from jobrunner.cluster.connect import AddressError, check_reachable, fault_of, in_time, unreachable
 from jobrunner.errors import JobRunnerError
 
 __all__ = ["CONNECT_S", "connections", "current_connection"]
@@ -16,6 +16,10 @@ __all__ = ["CONNECT_S", "connections", "current_connection"]
 CONNECT_S = 5.0
 
 _START = "`ray start --head` starts one; address='local' starts one in this process"
+
+
+#: Addresses that are none: the cluster that runs on this machine, and one that is started.
+_WORDS = ("auto", "local")
 
 
 class _Connections:
@@ -36,6 +40,7 @@ class _Connections:
             What the connection is known by.
 
         Raises:
+            AddressError: it is no address of a Ray cluster.
             JobRunnerError: nobody answers, or the process is connected with another cluster.
         """
         import ray
@@ -44,11 +49,13 @@ class _Connections:
             raise JobRunnerError(
                 "Ray does not survive a fork: connect with it in a process that was not forked from one"
             )
+        _check(address)
         with self._lock:
             if not ray.is_initialized():
                 where = address or os.environ.get("RAY_ADDRESS") or "auto"
-                if where not in ("auto", "local") and "://" not in where:
-                    check_reachable(f"tcp://{where}", "Ray cluster", _START, CONNECT_S / 2)
+                _check(where)
+                if where not in _WORDS:
+                    check_reachable(where, "Ray cluster", _START, CONNECT_S / 2)
                 init_log = logging.getLogger("ray._private.worker")
                 init_log.addFilter(_is_no_remark)
                 try:
@@ -87,6 +94,25 @@ class _Connections:
             if self._ours and not self._users:
                 self._ours = False
                 ray.shutdown()
+
+
+def _check(address: str | None) -> None:
+    """Refuse what is no address of a Ray cluster, of which Ray would say what misleads.
+
+    Raises:
+        AddressError: it is none.
+    """
+    if not address or address in _WORDS:
+        return
+    fault = fault_of(address)
+    if address.startswith("ray://"):
+        fault = "is of Ray Client, which is not supported (run on a node of the cluster)"
+    elif "://" in address:
+        fault = "is no address of a Ray cluster"
+    if fault is not None:
+        raise AddressError(
+            f"{address} {fault}: expected host:port of the cluster's head, such as 10.0.0.1:6379, or auto"
+        )
 
 
 def current_connection() -> str:

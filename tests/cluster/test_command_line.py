@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.clusters import DaskCluster, RayCluster, environment, free_port
 
 
@@ -72,3 +74,23 @@ def test_no_cluster_is_told_in_one_line_with_exit_code_3(engine: str, tmp_path: 
         assert ran.returncode == 3, ran.stderr
         assert "answers at" in ran.stderr
         assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(("kind", "where", "words"), [
+    ("dask", (), "no Dask cluster is named"),
+    ("dask", ("--address", "127.0.0.1"), "has no port"),
+    ("dask", ("--address", "http://127.0.0.1:8787"), "http is of its dashboard"),
+    ("ray", ("--address", "127.0.0.1"), "has no port"),
+    ("ray", ("--address", "tcp://127.0.0.1:6379"), "is no address of a Ray cluster"),
+    ("ray", ("--address", "ray://127.0.0.1:10001"), "is of Ray Client, which is not supported"),
+])  # fmt: skip
+def test_what_is_no_address_is_told_in_one_line_with_exit_code_2(
+    kind: str, where: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("distributed" if kind == "dask" else "ray")
+    (tmp_path / "simulation.py").write_text("def square(x):\n    return x * x\n")
+    ran = _command(tmp_path, "run", "simulation:square", "-p", "x=1:3", "--engine", kind, *where)
+    assert ran.returncode == 2, ran.stderr
+    (line,) = ran.stderr.splitlines()
+    assert words in line
+    assert "pip install" not in line

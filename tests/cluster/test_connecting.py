@@ -20,7 +20,8 @@ from tests.clusters import free_port
 
 
 @pytest.mark.parametrize(("make", "what"), [
-    (DaskExecutor, "no Dask scheduler answers at tcp://127.0.0.1:"), (RayExecutor, "no Ray cluster answers at tcp://"),
+    (DaskExecutor, "no Dask scheduler answers at tcp://127.0.0.1:"),
+    (RayExecutor, "no Ray cluster answers at 127.0.0.1:"),
 ])  # fmt: skip
 def test_no_cluster_at_the_address_is_told_with_what_was_tried(make: Any, what: str) -> None:
     address = f"127.0.0.1:{free_port()}"
@@ -64,12 +65,55 @@ def test_options_are_checked_before_anything_is_connected(options: Any, error: A
         ("http://127.0.0.1:8787", "http is of its dashboard"),
         ("localhost", "has no port"),
         ("tcp://[::1]", "has no port"),
+        ("tls://head", "has no port"),
+        ("tcp://:8786", "has no host"),
+        ("tcp://head:http", "has a port that is no number"),
+        ("tcp://head:70000", "has a port that is no number"),
     ],
 )
 def test_what_is_no_schedulers_address_is_told_at_once(address: str, words: str) -> None:
     pytest.importorskip("distributed")
-    with pytest.raises(JobRunnerError, match=words):
+    with pytest.raises(JobRunnerError, match=words) as told:
         DaskExecutor(address)
+    assert isinstance(told.value, ValueError)  # as for whatever else is given wrongly
+    assert "://host:8786" in str(told.value)
+
+
+_RAY_MISTAKES = [
+    ("127.0.0.1", "has no port"),
+    ("[::1]", "has no port"),
+    (":6379", "has no host"),
+    ("head:first", "has a port that is no number"),
+    ("tcp://127.0.0.1:6379", "is no address of a Ray cluster"),
+    ("http://127.0.0.1:8265", "is no address of a Ray cluster"),
+    ("ray://127.0.0.1:10001", "is of Ray Client, which is not supported"),
+]
+
+
+@pytest.mark.parametrize(("address", "words"), _RAY_MISTAKES)
+@pytest.mark.parametrize("by_environment", [False, True], ids=["argument", "environment"])
+def test_what_is_no_address_of_a_ray_cluster_is_told_at_once(
+    address: str, words: str, by_environment: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    if by_environment:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(JobRunnerError, match=words) as told:
+        RayExecutor(None if by_environment else address)
+    assert isinstance(told.value, ValueError)
+    assert "expected host:port of the cluster's head, such as 10.0.0.1:6379, or auto" in str(told.value)
+
+
+def test_a_dask_cluster_has_to_be_named() -> None:
+    pytest.importorskip("distributed")
+    import dask.config
+
+    with (
+        dask.config.set({"scheduler-address": None}),
+        pytest.raises(ValueError, match="no Dask cluster is named") as told,
+    ):
+        DaskExecutor()
+    assert isinstance(told.value, JobRunnerError)
 
 
 def test_dask_takes_an_address_a_client_or_a_cluster_and_nothing_else() -> None:
