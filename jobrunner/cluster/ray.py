@@ -133,16 +133,22 @@ class _RayLink:
         try:
             if not self._is_connected():
                 return
-            actors = list(self._actors.values())
-            closed = [answer for actor in actors if (answer := _try(actor.close.remote)) is not None]
-            if closed:
-                _try(ray.wait, closed, num_returns=len(closed), timeout=CONNECT_S)
-            for actor in actors:
+            self._close_lanes()
+            for actor in list(self._actors.values()):
                 _try(ray.kill, actor)
             for group in list(self._groups.values()):
                 _remove(group)
         finally:
             connections.end(self._connection)
+
+    def _close_lanes(self) -> None:
+        """Have the lanes of all nodes end, with what runs in them; waits for it for a while."""
+        import ray
+
+        actors = list(self._actors.values())
+        closed = [answer for actor in actors if (answer := _try(actor.close.remote)) is not None]
+        if closed:
+            _try(ray.wait, closed, num_returns=len(closed), timeout=CONNECT_S)
 
     def _is_connected(self) -> bool:
         """Whether the connection is there still: asked for something without one, Ray starts a cluster."""
@@ -432,6 +438,9 @@ class _RayLink:
         # What is asked for without a connection, Ray asks of another cluster, or one that it starts.
         if self._clerk.is_alive():
             self._clerk.join(2 * CONNECT_S)
+        if self._is_connected():
+            # Nodes whose head is gone go after a minute; without it, they can be spoken with meanwhile.
+            self._close_lanes()
         connections.end(self._connection)
 
 
@@ -527,7 +536,7 @@ class RayExecutor(ClusterExecutor):
         ImportError: Ray is not installed.
         JobRunnerError: no cluster answers within ten seconds; or its nodes have another version of Python or of
             jobrunner, or none.
-        TypeError, ValueError: an option is not what it must be; the message names it.
+        TypeError, ValueError: the address or an option is not what it must be; the message names it.
 
     Example:
         >>> with RayExecutor("local") as executor:                                               # doctest: +SKIP

@@ -192,7 +192,7 @@ def test_jobs_end_when_their_caller_is_killed(engine: str, cluster: Cluster, gat
 def test_every_waiting_call_gets_an_error_when_the_head_is_killed(engine: str, cluster: Cluster, gate: Gate) -> None:
     executor = connect(engine, cluster.address)
     running: list[JobFuture[Any]] = [executor.submit(arrive_and_stay, gate.path) for _ in range(2)]
-    gate.await_arrival(2)
+    pids = gate.await_arrival(2)
     queued = executor.submit(pow, 2, 5)
     cluster.kill_head()
     for job in [*running, queued]:
@@ -202,6 +202,8 @@ def test_every_waiting_call_gets_an_error_when_the_head_is_killed(engine: str, c
     with pytest.raises(ExecutorShutdownError, match="make a new executor once it is back"):
         executor.submit(pow, 2, 5)
     assert running[0].cancel() is False
+    left = await_none(lambda: [pid for pid in pids if is_alive(pid)], 20.0)
+    assert not left, describe(left)
     if isinstance(cluster, RayCluster):
         # Ray ends a process that goes on being connected with a head that is gone, after a minute.
         ray = pytest.importorskip("ray")
