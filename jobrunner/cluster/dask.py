@@ -148,13 +148,8 @@ class _DaskLink:
     def close(self) -> None:
         self._closing = True
         if self._client.status == "running":
-            from jobrunner.cluster.dask_node import topic_of
-
-            try:
-                self._client.unregister_worker_plugin(topic_of(self._session))
-            except Exception:  # the cluster may be going too: then the workers end their lanes by themselves
-                self._client.close(timeout=2)
-                return
+            with contextlib.suppress(Exception):  # the cluster may be going too: then the workers end their lanes
+                self._client.sync(self._end_lanes)
         self._client.close(timeout=2)
 
     # --- in the client's loop ---
@@ -174,6 +169,17 @@ class _DaskLink:
             self._loop.call_soon_threadsafe(begin)
         except RuntimeError:  # the loop is closed
             coroutine.close()
+
+    async def _end_lanes(self) -> None:
+        """Have the workers end their lanes, which takes as long as it takes, if only the scheduler is there still."""
+        from jobrunner.cluster.dask_node import topic_of
+
+        ending = asyncio.ensure_future(self._client.scheduler.unregister_worker_plugin(name=topic_of(self._session)))
+        while not (await asyncio.wait({ending}, timeout=_LOOK_S))[0]:
+            if await self._scheduler_answers() is None:
+                ending.cancel()
+                return
+        ending.result()
 
     async def _call(self, node: str, incarnation: str, operation: str, **facts: Any) -> Any:
         """Have a worker answer a message that is meant for certain lanes of it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,3 +214,20 @@ def test_every_waiting_call_gets_an_error_when_the_head_is_killed(engine: str, c
     cluster.restart_head()
     with connect(engine, cluster.address) as again:
         assert again.submit(pow, 2, 5).result(timeout=60) == 32
+
+
+def test_a_shutdown_does_not_wait_for_ever_for_a_scheduler_that_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    with cluster_of("dask") as cluster:
+        assert isinstance(cluster, DaskCluster)
+        executor = connect("dask", cluster.address)
+        assert executor.submit(pow, 2, 5).result(timeout=60) == 32
+        cluster.scheduler.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr("jobrunner.cluster.dask._SILENCE_S", 1.0)
+        ending = threading.Thread(target=executor.shutdown)
+        ending.start()
+        try:
+            ending.join(30)
+            assert not ending.is_alive()
+        finally:
+            cluster.scheduler.send_signal(signal.SIGCONT)
+            ending.join()
