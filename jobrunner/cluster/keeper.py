@@ -51,6 +51,9 @@ class Keeper:
         self.closing = False
         self._link = link
         self._inbox: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        # Held while jobs are taken, and while it is said that no more are: what was taken before that is in the queue
+        # by then, and the thread does not end without it.
+        self._taking = threading.Lock()
         self._over = threading.Event()
         self._seqs = itertools.count(1)
         self._room = Room(max_pending)
@@ -100,24 +103,46 @@ class Keeper:
             raise ExecutorShutdownError("the executor was shut down: make a new one, or submit before the shutdown")
 
     def hold(self, job: ClusterJob) -> None:
-        """Take a job that waits for others; `submit` or `fail` follows."""
-        self.check_open()
+        """Take a job that waits for others; `submit` or `fail` follows.
+
+        Raises:
+            ExecutorShutdownError: no more jobs are taken.
+        """
+        self._take(job, self._ledger.hold)
         job.admitted = True
-        self._do(self._ledger.hold, job)
 
     def submit(self, job: ClusterJob, body: bytes) -> None:
         """Hand in a job, new or held.
 
         Raises:
             JobError: the queue is full, and this thread must not wait.
+            ExecutorShutdownError: no more jobs are taken; one that was held is.
         """
         job.body = body
         self._room.enter(at_once=job.admitted)  # one that has waited for other jobs was taken before
-        self._do(self._ledger.enqueue, job)
+        try:
+            self._take(job, self._ledger.enqueue)
+        except ExecutorShutdownError:
+            self._room.leave()
+            raise
 
     def fail(self, job: ClusterJob, error: JobRunnerError) -> None:
-        """Let a job that could not be handed in fail."""
-        self._do(self._ledger.fail, job, error)
+        """Let a job that could not be handed in fail.
+
+        Raises:
+            ExecutorShutdownError: no more jobs are taken, and it was not held.
+        """
+        self._take(job, self._ledger.fail, error)
+
+    def _take(self, job: ClusterJob, what: Callable[..., None], *args: Any) -> None:
+        """Have the thread take a job, which it will see to its end."""
+        if job.admitted:
+            self._do(what, job, *args)
+            return
+        self.check_open()  # before the lock, which in a fork may be held by nobody that is there
+        with self._taking:
+            self.check_open()
+            self._do(what, job, *args)
 
     def cancel(self, job: ClusterJob) -> bool:
         """Cancel a job; see `JobFuture.cancel`."""
@@ -146,7 +171,8 @@ class Keeper:
         """Take no more jobs."""
         if self.pid != os.getpid():
             return
-        self.closing = True
+        with self._taking:
+            self.closing = True
         self._room.close()
         self._do(self._ledger.close, cancel_waiting, cancel_all)
 
@@ -164,7 +190,7 @@ class Keeper:
         """In a fork: the cluster knows nothing of this process."""
 
     def abandon(self) -> None:
-        """Nobody can submit any more: end when what was submitted is over; takes no lock."""
+        """Nobody can submit any more: end when what was submitted is over; takes no lock, nor needs one."""
         self.closing = True
         self._do(self._ledger.close, False, False)
 
@@ -218,6 +244,9 @@ class Keeper:
         except Exception as error:
             _log.critical("the keeper of a cluster's jobs has failed: they are lost", exc_info=True)
             self._ledger.lose(f"jobrunner's keeper has failed ({type(error).__name__}: {error}); see the log")
+            with self._taking:
+                self.closing = True
+            self._lose_the_rest()
         services().writer.drain()
         told = threading.Event()
         run_callback(told.set)
@@ -228,6 +257,15 @@ class Keeper:
             _log.warning("the connection with %s can't be closed", self.address, exc_info=True)
         finally:
             self._over.set()
+
+    def _lose_the_rest(self) -> None:
+        """Tell the jobs that were handed in meanwhile that they are lost."""
+        while not self._inbox.empty():
+            what, args = self._inbox.get()
+            try:
+                what(*args)
+            except Exception:
+                _log.debug("the keeper has failed, and could not do %r", what, exc_info=True)
 
     def _turn(self) -> None:
         """Take in what has come, and carry out what follows from it."""
