@@ -68,6 +68,7 @@ class ClusterJob:
         "state",
         "stuck",
         "submitted",
+        "ticket",
     )
 
     def __init__(
@@ -106,7 +107,9 @@ class ClusterJob:
         self.seen = 0.0
         self.seen_running = False
         self.asked_back = False
-        #: whether something of it is being written, or passed on
+        #: the writer's number of the last thing that it has printed; 0: nothing, as far as is known
+        self.ticket = 0
+        #: whether something that it has logged is being passed on
         self.spoke = False
         self.cancelling = False
         #: its processes can't be ended: a cancel waits no longer

@@ -14,8 +14,10 @@ Nothing here waits, nor runs the user's code.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import logging
+import math
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +32,7 @@ from jobrunner.cluster.errors import (
     too_large,
     undelivered,
 )
+from jobrunner.cluster.forwarder import WRITTEN_BYTES
 from jobrunner.cluster.job import ClusterJob, State
 from jobrunner.cluster.leases import Leases
 from jobrunner.cluster.lengths import Lengths
@@ -196,11 +199,15 @@ class Ledger:
         future = job.future
         if future is None:
             return
-        if job.spoke and settlement is not CANCELLED:
-            # After what it printed is written, and what it logged is passed on: callbacks are begun in order.
-            services().writer.put(lambda: run_callback(lambda: future.settle(settlement)))
-        else:
+        if settlement is CANCELLED or not (job.ticket or job.spoke):
             future.settle(settlement)
+            return
+        # After what it printed is written, and what it logged is passed on: callbacks are begun in order.
+        writer = services().writer
+        if job.ticket > writer.done:
+            writer.put(lambda: run_callback(lambda: future.settle(settlement)))
+        else:
+            run_callback(lambda: future.settle(settlement))
 
     def cancel(self, job: ClusterJob) -> None:
         """End a job: it is told as cancelled once nothing of it is alive."""
@@ -443,6 +450,7 @@ class Ledger:
         unsent = {one[1] for one in node.outbox if one[0] == "job"}
         for order, job in list(node.jobs.items()):
             self._leave(job, node)
+            self._note_printed(job, node)
             if order in unsent:
                 job.attempts -= 1
                 self._requeue(job)
@@ -489,10 +497,7 @@ class Ledger:
             return
         for kind, *facts in events:
             if kind == "printed":
-                stream, data = facts
-                services().writer.print(stream, bytes(data), node)
-                for one in node.jobs.values():
-                    one.spoke = True  # any of them may have
+                self._take_printed(node, *facts)
                 continue
             order = facts[0]
             job = node.jobs.get(order)
@@ -526,18 +531,48 @@ class Ledger:
                 self._requeue(job)
             elif kind == "evicted":
                 self._leave(job, node)
+                self._note_printed(job, node)
                 if job.cancelling:
                     self._finish(job, CANCELLED)
                 else:
                     why = f"{self._engine} has taken its place on node {node} away"
                     self._died(job, why, evicted(job, why))
             elif kind == "too large":
-                nbytes, why, fields = facts[1:]
+                nbytes, why, fields, number = facts[1:]
                 self._take_fields(job, node, fields)
+                self._note_printed(job, node, number)
                 self._turn_away(job, node, undelivered(job, "the result", nbytes, self._engine, why))
             elif kind == "refused":
                 self._leave(job, node)
                 self.fail(job, JobError(f"node {node} can't run job {job.job_id}: {facts[1]}", job_id=job.job_id))
+
+    def _take_printed(self, node: KnownNode, stream: int, data: Any, number: int) -> None:
+        """Have what was printed at a node be written; and the node be told that, once it is much."""
+        writer = services().writer
+        ticket = writer.print(stream, bytes(data), node)
+        while node.printed and node.printed[0][1] <= writer.done:
+            node.printed.popleft()
+        node.printed.append((number, ticket))
+        node.printed_bytes += len(data)
+        if node.printed_bytes >= WRITTEN_BYTES:
+            nbytes, node.printed_bytes = node.printed_bytes, 0
+            writer.put(lambda: self._later(self._written, node, nbytes))
+
+    def _written(self, node: KnownNode, nbytes: int) -> None:
+        if self._nodes.get(node.name) is node:
+            node.outbox.append(("written", nbytes))
+
+    def _note_printed(self, job: ClusterJob, node: KnownNode, number: float = math.inf) -> None:
+        """Note with a job that is over up to where what it has printed must be written before that is told.
+
+        Args:
+            job: the job.
+            node: where it was.
+            number: of the last thing there that it may have printed; inf: any of them.
+        """
+        count = bisect.bisect_right(node.printed, number, key=lambda one: one[0])
+        if count:
+            job.ticket = node.printed[count - 1][1]
 
     def _pass_on(self, body: bytes, job_id: str, pid: int) -> None:
         run_callback(lambda: pass_on(body, job_id, pid))
@@ -558,8 +593,10 @@ class Ledger:
         pickled_error: bytes | None,
         fields: Mapping[str, Any],
         printed: tuple[str, str] | None,
+        number: int,
     ) -> None:
         self._leave(job, node)
+        self._note_printed(job, node, number)
         self._take_fields(job, node, fields)
         job.printed = None if printed is None else JobOutput(*printed)
         run_s = fields.get("run_s")

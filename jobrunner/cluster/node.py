@@ -6,14 +6,16 @@ first item says what it is; large buffers stand in them as `pickle.PickleBuffer`
 
     operations                                          events
     ("job", order, lease, fields, options, body,        ("running", order, fields)  the function has started
-            buffers, shared numbers)                    ("outcome", order, ok, data, buffers, error, fields, output)
-    ("cancel", order)  end it                           ("cancelled", order, whether nothing of it is alive)
-    ("take back", order)  unless a lane has it          ("back", order)
-    ("share", number, parts)                            ("refused", order, why)
-    ("forget", number)                                  ("note", order, body, pid)
+            buffers, shared numbers)                    ("outcome", order, ok, data, buffers, error, fields, output,
+    ("cancel", order)  end it                                   number of the last that it may have printed)
+    ("take back", order)  unless a lane has it          ("cancelled", order, whether nothing of it is alive)
+    ("share", number, parts)                            ("back", order)
+    ("forget", number)                                  ("refused", order, why)
+    ("written", bytes)  of what was printed             ("note", order, body, pid)
                                                         ("evicted", order)  its lease was taken away
-                                                        ("too large", order, bytes, why, fields)  what it has returned
-                                                        ("printed", stream, data)
+                                                        ("too large", order, bytes, why, fields, number)  what it has
+                                                                returned
+                                                        ("printed", stream, data, number)  see `Forwarder`
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ from typing import Any
 
 from jobrunner import __version__
 from jobrunner.backend import host_name
+from jobrunner.cluster.forwarder import Forwarder
 from jobrunner.executors.future import JobFuture
 from jobrunner.executors.local import LocalExecutor
 from jobrunner.executors.output import OutputWriter
+from jobrunner.executors.pool_job import PoolJob
 from jobrunner.memory import machine_memory
 from jobrunner.messages import unpack_call
 from jobrunner.options import default_max_workers
@@ -53,8 +57,6 @@ __all__ = ["Node", "begin_with_uploads", "call_packed", "describe_node"]
 _LOOK_S = 0.04
 #: The first look after a job has come.
 _FIRST_LOOK_S = 0.002
-#: What jobs print waits in their pipes while so many bytes of it are not collected.
-_BACKLOG_BYTES = 1 << 20
 
 #: Fields of a report that tell of the run, and are known at the node.
 _FIELDS = (
@@ -106,29 +108,6 @@ def begin_with_uploads(
         initializer(*initargs)
 
 
-class _Forwarder(OutputWriter):
-    """Takes what jobs print, to be written by the caller's process."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        # Nothing ever waits here: what is handed over is done.
-        self.backlog = self.handed = self.done = 0
-
-    def put(self, call: Callable[[], object], size: int = 0) -> int:
-        call()
-        return self.done
-
-    def print(self, fd: int, data: bytes, source: object) -> int:
-        self._node.tell(("printed", fd, data), len(data))
-        return self.done
-
-    def has_room(self, when: Callable[[], object]) -> bool:
-        return self._node.has_room(when)
-
-    def drain(self) -> None:
-        return
-
-
 class _NodeExecutor(LocalExecutor):
     """A LocalExecutor whose jobs print to the caller of their node."""
 
@@ -154,8 +133,6 @@ class Node:
         self._events: list[tuple[Any, ...]] = []
         # What the last collect gave: it may not arrive.
         self._collected: list[tuple[Any, ...]] = []
-        self._backlog = 0
-        self._waiting: list[Callable[[], object]] = []
         # By order: the jobs that are here, and those of them that were not seen running.
         self._jobs: dict[int, JobFuture[Any]] = {}
         self._unseen: dict[int, JobFuture[Any]] = {}
@@ -168,7 +145,7 @@ class Node:
         self._shared: dict[int, Shared[Any]] = {}
         self._views: dict[str, LocalExecutor] = {}
         self._directory: tempfile.TemporaryDirectory[str] | None = None
-        forwarder = _Forwarder(self)
+        forwarder = self._forwarder = Forwarder(self.tell)
         self._executor = _NodeExecutor(
             lambda: forwarder,
             max_workers=description["cores"],
@@ -218,6 +195,8 @@ class Node:
                 self._shared[number] = Shared(Parcel(memories[0], memories[1:]), number)
             elif kind == "forget":
                 self._shared.pop(facts[0], None)
+            elif kind == "written":
+                self._forwarder.written(*facts)
             else:
                 raise ValueError(f"unknown operation: {kind!r}")
 
@@ -287,7 +266,9 @@ class Node:
         output = None
         if report.stdout_head is not None and (whole := future.output()) is not None:
             output = tuple(whole)
-        self.tell(("outcome", order, settlement.ok, data, buffers, error, fields, output))
+        record = future.record
+        assert isinstance(record, PoolJob)
+        self.tell(("outcome", order, settlement.ok, data, buffers, error, fields, output, record.ticket))
 
     def _cancel(self, order: int) -> None:
         with self._changed:
@@ -320,21 +301,11 @@ class Node:
 
     # --- what happens; any thread ---
 
-    def tell(self, event: tuple[Any, ...], size: int = 0) -> None:
+    def tell(self, event: tuple[Any, ...]) -> None:
         """Have the caller told of something."""
         with self._changed:
             self._events.append(event)
-            self._backlog += size
             self._changed.notify_all()
-
-    def has_room(self, when: Callable[[], object]) -> bool:
-        """Whether more output may be told; if not, `when` is called as soon as it may."""
-        with self._changed:
-            if self._backlog < _BACKLOG_BYTES:
-                return True
-            if when not in self._waiting:
-                self._waiting.append(when)
-            return False
 
     def collect(self, timeout: float) -> list[tuple[Any, ...]] | None:
         """What has happened since the last call, waiting for something.
@@ -358,10 +329,6 @@ class Node:
                 return None
             events, self._events = self._events, []
             self._collected = events
-            self._backlog = 0
-            waiting, self._waiting = self._waiting, []
-        for tell in waiting:
-            tell()
         return events
 
     def undelivered(self, why: str) -> bool:
@@ -401,6 +368,7 @@ class Node:
                 return
             self._closed = True
             self._changed.notify_all()
+        self._forwarder.close()
         self._executor.shutdown(wait=True, cancel_futures=True, kill_workers=True)
         if self._directory is not None:
             self._directory.cleanup()
@@ -410,7 +378,7 @@ def _without_result(event: tuple[Any, ...], why: str) -> tuple[Any, ...]:
     """An event, or what there is to tell in its place if it carries a large result."""
     if event[0] != "outcome":
         return event
-    _, order, _, data, buffers, _, fields, _ = event
+    _, order, _, data, buffers, _, fields, _, number = event
     parts = [*buffers, *([] if data is None else [data])]
     nbytes = sum(memoryview(part).nbytes for part in parts)
-    return event if nbytes < APART_BYTES else ("too large", order, nbytes, why, fields)
+    return event if nbytes < APART_BYTES else ("too large", order, nbytes, why, fields, number)

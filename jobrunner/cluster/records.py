@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -33,6 +34,10 @@ class KnownNode:
         self.jobs: dict[int, ClusterJob] = {}
         # The numbers of the shared objects that it has.
         self.shares: set[int] = set()
+        # What was printed there and may not be written yet, in order: its number there, and at this process's writer.
+        self.printed: deque[tuple[int, int]] = deque()
+        # How many bytes of what was printed there it will not be told, so far, that they are written.
+        self.printed_bytes = 0
 
     def fits(self, threads: int, memory: int) -> bool:
         """Whether a job of so many threads and bytes could run there."""

@@ -59,8 +59,10 @@ class Settler:
 
         with self._changed:
             self._waiting += 1
-        if job.noted:
-            # Callbacks are begun in order: those that pass on what it logged come before.
+        # Callbacks are begun in order: those that pass on what it logged come before.
+        if job.ticket <= self._writer.done:
+            run_callback(tell)
+        elif job.noted:
             self._writer.put(lambda: run_callback(tell))
         else:
             self._writer.put(tell)
