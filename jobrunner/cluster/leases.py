@@ -56,6 +56,12 @@ class Leases:
         """The lease of a number, if it is there still."""
         return None if number is None else self._leases.get(number)
 
+    def close(self, number: int | None) -> None:
+        """The engine has taken a lease's place away: nothing more is sent there, though it has not failed yet."""
+        lease = self.get(number)
+        if lease is not None:
+            lease.until = -math.inf
+
     def clear(self) -> None:
         """Forget all: there is no engine to give them back to."""
         self._leases.clear()
@@ -308,7 +314,7 @@ class Leases:
                 count -= 1
                 self._drop(lease)
             elif lease.node is not None and not lease.jobs:
-                if now >= lease.idle_since + linger:
+                if now >= min(lease.idle_since + linger, lease.until):
                     self._drop(lease)
                 else:
                     idle += 1

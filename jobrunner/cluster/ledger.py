@@ -530,6 +530,7 @@ class Ledger:
                 job.cancelling |= self._turns_away
                 self._requeue(job)
             elif kind == "evicted":
+                self.leases.close(job.lease)
                 self._leave(job, node)
                 self._note_printed(job, node)
                 if job.cancelling:

@@ -82,6 +82,13 @@ class NearbyLink:
         self._told.node_down(name, "it was shot")
         self._nodes.pop(name).close()
 
+    def evict(self, name: str) -> None:
+        """End what runs at a node, as an engine does that takes its places away; it says later that they are gone."""
+        with self._lock:
+            leases = list(self._placed[name])
+        for lease in leases:
+            self._nodes[name].evict(lease)
+
     def _collect(self, name: str, node: Node) -> None:
         while (events := node.collect(10.0)) is not None:
             self.heard.wait()

@@ -331,3 +331,28 @@ def test_memory_and_threads_that_no_node_has_together_are_refused() -> None:
             executor.with_options(threads=3)
         with pytest.raises(ValueError, match=r"no node has both threads=2 and a memory_limit of 2 GiB"):
             executor.with_options(threads=2, memory_limit="2GiB")
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_nothing_is_sent_to_a_place_that_the_engine_has_taken_away(gate: Gate, tmp_path: Path, retries: int) -> None:
+    starts = str(tmp_path / "starts")
+    with NearbyExecutor({"one": GIB}, retries=retries) as executor:
+        held = executor.submit(work, starts, 0, gate.path)
+        gate.await_arrival()
+        waiting = executor.submit(work, starts, 1)
+        executor.link.taken.add("one")
+        executor.link.evict("one")
+        if not retries:
+            with pytest.raises(WorkerDiedError, match="has taken its place on node one on one away"):
+                held.result(timeout=60)
+        assert not wait([held, waiting] if retries else [waiting], timeout=0.5).done
+        assert lines(Path(starts)) == ["0"]
+        executor.link.taken.clear()
+        executor.link.place()
+        if retries:
+            gate.await_arrival()
+            gate.release()
+            assert held.result(timeout=60) == 0
+        assert waiting.result(timeout=60) == 1
+        assert waiting.report().attempts == 1
+    assert lines(Path(starts)) == ["0"] * (1 + retries) + ["1"]
