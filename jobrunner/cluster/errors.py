@@ -50,8 +50,7 @@ def undelivered(job: ClusterJob, what: str, nbytes: int, engine: str, why: str) 
 def lost_node(job: ClusterJob, node: str, why: str) -> WorkerDiedError:
     """The error of a job whose node is gone."""
     return WorkerDiedError(
-        f"node {node} was lost while it had job {job.job_id} ({job.name}): {why}. "
-        "Give jobs retries, if they may be run again elsewhere.",
+        f"node {node} was lost while it had job {job.job_id} ({job.name}): {why}. {_remedy_for_loss(job)}",
         job_id=job.job_id,
         pid=job.fields.get("pid"),
     )
@@ -60,16 +59,27 @@ def lost_node(job: ClusterJob, node: str, why: str) -> WorkerDiedError:
 def evicted(job: ClusterJob, why: str) -> WorkerDiedError:
     """The error of a job that the engine has no place for any more."""
     return WorkerDiedError(
-        f"job {job.job_id} ({job.name}) was ended: {why}. Give jobs retries, if they may be run again elsewhere.",
+        f"job {job.job_id} ({job.name}) was ended: {why}. {_remedy_for_loss(job)}",
         job_id=job.job_id,
         pid=job.fields.get("pid"),
     )
 
 
+def _remedy_for_loss(job: ClusterJob) -> str:
+    if job.cancelling:
+        return "It was being cancelled, and is not run again; whether its processes have ended is not known."
+    return "Give jobs retries, if they may be run again elsewhere."
+
+
 def lost_cluster(job: ClusterJob, why: str) -> ClusterLostError:
     """The error of a job whose cluster is gone."""
     return ClusterLostError(
-        f"job {job.job_id} ({job.name}) is lost: {why}. Submit it to a new executor once the cluster is back.",
+        f"job {job.job_id} ({job.name}) is lost: {why}. "
+        + (
+            "It was being cancelled; whether its processes have ended is not known."
+            if job.cancelling
+            else "Submit it to a new executor once the cluster is back."
+        ),
         job_id=job.job_id,
     )
 

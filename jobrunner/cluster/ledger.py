@@ -6,7 +6,8 @@ Guarantees:
   have begun, and counts as an attempt; what was not sent goes to another;
 - a job that takes long is sent only to a lease that has nothing else, so that no other is lost with it; of shorter ones
   a lease has a little more, as `Lengths` says;
-- CANCELLED is told when the node has said that nothing of the job is alive, or is itself gone;
+- CANCELLED is told when the node has said that nothing of the job is alive; where its node, place or cluster is lost
+  before that, nobody knows: it ends as what was lost, and is not tried again;
 - when the cluster is lost, every job is told so.
 
 Nothing here waits, nor runs the user's code.
@@ -454,11 +455,9 @@ class Ledger:
             if order in unsent:
                 job.attempts -= 1
                 self._requeue(job)
-            elif job.cancelling:
-                self._finish(job, CANCELLED)
             else:
                 job.fields = {"host": node.host, **job.fields}
-                self._died(job, f"node {node} was lost ({why})", lost_node(job, str(node), why))
+                self._lost(job, f"node {node} was lost ({why})", lost_node(job, str(node), why))
 
     def lose(self, why: str) -> None:
         """The cluster is gone."""
@@ -471,8 +470,20 @@ class Ledger:
         self.nodes = {}
         self.leases.clear()
         for job in list(self._unfinished):
-            self._finish(job, CANCELLED if job.cancelling else Settlement(error=lost_cluster(job, self.lost)))
+            error = lost_cluster(job, self.lost)
+            if job.cancelling:
+                self._lost(job, self.lost, error)
+            else:
+                self._finish(job, Settlement(error=error))
         self._queues.clear()
+
+    def _lost(self, job: ClusterJob, why: str, error: JobRunnerError) -> None:
+        """What a job ran on is lost under it: nobody knows whether its processes are alive."""
+        if job.cancelling:  # no cancel is to be believed that was not answered, and nobody wants it run again
+            job.cause = f"{why} before it had said that the job, which was being cancelled, has ended"
+            self._finish(job, Settlement(error=error))
+        else:
+            self._died(job, why, error)
 
     def _died(self, job: ClusterJob, why: str, error: JobRunnerError, data: bytes | None = None) -> None:
         """A job's process, or its node, ended under it."""
@@ -533,11 +544,8 @@ class Ledger:
                 self.leases.close(job.lease)
                 self._leave(job, node)
                 self._note_printed(job, node)
-                if job.cancelling:
-                    self._finish(job, CANCELLED)
-                else:
-                    why = f"{self._engine} has taken its place on node {node} away"
-                    self._died(job, why, evicted(job, why))
+                why = f"{self._engine} has taken its place on node {node} away"
+                self._lost(job, why, evicted(job, why))
             elif kind == "too large":
                 nbytes, why, fields, number = facts[1:]
                 self._take_fields(job, node, fields)

@@ -82,6 +82,10 @@ class NearbyLink:
         self._told.node_down(name, "it was shot")
         self._nodes.pop(name).close()
 
+    def lose(self) -> None:
+        """Have the whole cluster be gone, as far as anybody can tell."""
+        self._told.lost("it was shot")
+
     def evict(self, name: str) -> None:
         """End what runs at a node, as an engine does that takes its places away; it says later that they are gone."""
         with self._lock:
