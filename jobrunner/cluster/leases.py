@@ -78,13 +78,25 @@ class Leases:
         if first is None:
             return Precedence(None)
         yielding = self._queues.yielding(first, {lease.threads for lease in self._leases.values()})
+        return Precedence(first, frozenset(yielding), self._kept_for(first))
+
+    def _kept_for(self, first: ClusterJob) -> frozenset[str]:
+        """The names of the nodes where others make room for the next of all jobs."""
+        now = time.monotonic()
+        idle = (lease for lease in self._leases.values() if lease.threads == first.options.threads and not lease.jobs)
+        nodes = [lease.node for lease in idle if lease.node is not None and now < lease.until]
+        takes = [node for node in nodes if node.takes(first.options)]
+        if takes:
+            # One is enough: that with most room, of which there is ever more until it is enough.
+            return frozenset({max(takes, key=lambda node: (node.free_cores, node.free_memory, node.name)).name})
         # From an engine that can't be told where, it may get any place.
         chosen = self._fitting(first.options.threads, first.options.memory_bytes)
-        return Precedence(first, frozenset(yielding), chosen if self._link.chooses_nodes else frozenset(self._nodes))
+        return chosen if self._link.chooses_nodes else frozenset(self._nodes)
 
     def open(self, threads: int, precedence: Precedence, now: float) -> list[Lease]:
         """Those that may be sent jobs of so many threads: those that the next may go to first, and that have least."""
         head = self._queues.head(threads)
+        least = min(self._queues.needs(threads), default=0)
         found = [
             lease
             for lease in self._leases.values()
@@ -93,11 +105,14 @@ class Leases:
             and now < lease.until
             and not precedence.bars(threads, lease.node.name)
             and not lease.is_held_up(now, _TAKE_BACK_S)
+            and lease.node.has_room(threads, least, lease.number)
         ]
 
-        def key(lease: Lease) -> tuple[bool, int]:
-            takes = head is None or (lease.node is not None and lease.node.takes(head.options))
-            return not takes, len(lease.jobs)
+        def key(lease: Lease) -> tuple[bool, int, bool]:
+            node = lease.node
+            assert node is not None
+            takes = head is None or node.has_room(threads, head.options.memory_bytes, lease.number)
+            return not takes, len(lease.jobs), node.is_at_work(threads)
 
         return sorted(found, key=key)
 
@@ -158,16 +173,42 @@ class Leases:
         jobs = 0
         for nodes, count, memory in levels:
             jobs += count
-            wanted = jobs - sum(not lease.jobs and self._serves(lease, nodes) for lease in known)
+            of_use, where = self._of_use(threads, memory, known, nodes)
+            wanted = jobs - sum(not lease.jobs and self._serves(lease, nodes) for lease in of_use)
             if nodes is levels[-1][0]:
                 # Those that wait behind others would do better apart.
                 wanted += sum(len(lease.jobs) - 1 for lease in known if lease.jobs)
             if self._max_workers is None:
-                room = self._free_room(threads, known, nodes)
+                room = self._free_room(threads, of_use, nodes)
             else:
-                room = self._bounded_room(threads, known, nodes, self._max_workers, precedence, now)
-                room = self._see_to_next(threads, known, nodes, room, precedence)
-            known += [self._ask(threads, memory, nodes) for _ in range(min(room, wanted))]
+                room = self._bounded_room(threads, of_use, nodes, self._max_workers, precedence, now)
+                room = self._see_to_next(threads, of_use, nodes, room, precedence)
+            known += [self._ask(threads, memory, where) for _ in range(min(room, wanted))]
+
+    def _of_use(
+        self, threads: int, memory: int, leases: list[Lease], nodes: frozenset[str]
+    ) -> tuple[list[Lease], frozenset[str]]:
+        """Without leases at nodes where a job would wait for others, while there are nodes where it would not.
+
+        Args:
+            threads: of a job.
+            memory: bytes that it needs.
+            leases: those for such jobs.
+            nodes: the names of those that will do for them.
+
+        Returns:
+            The leases that are of use; and where to ask for more.
+        """
+        full = {
+            lease.number
+            for lease in leases
+            if not lease.jobs and lease.node is not None and not lease.node.has_room(threads, memory)
+        }
+        # An engine has as many places as cores: usually none is idle where none of these is free.
+        free = frozenset(name for name in nodes if self._nodes[name].has_room(threads, memory)) if full else None
+        if not free:
+            return leases, nodes
+        return [lease for lease in leases if lease.number not in full], free
 
     def _levels(self, threads: int, precedence: Precedence) -> list[tuple[frozenset[str], int, int]]:
         """The nodes that will do for jobs of so many threads that wait, for how many, and the least that these need.
@@ -240,7 +281,7 @@ class Leases:
             return False
         if lease.node is None:
             return lease.threads != first.options.threads
-        return lease.node.takes(head.options)
+        return lease.node.has_room(lease.threads, head.options.memory_bytes)
 
     def _see_to_next(
         self, threads: int, leases: list[Lease], nodes: frozenset[str], room: int, precedence: Precedence
@@ -299,7 +340,7 @@ class Leases:
         """Give back what makes room for the next of all jobs, and what nobody needs, for none waits.
 
         Returns:
-            How many idle ones are kept, of those that no jobs wait for.
+            How many idle ones are kept, of those that no jobs wait for, where one could run.
         """
         if threads in precedence.yielding:
             self._drop_all(lease for lease in leases if not lease.jobs and self._could_be(lease, precedence.nodes))
@@ -317,7 +358,7 @@ class Leases:
                 if now >= min(lease.idle_since + linger, lease.until):
                     self._drop(lease)
                 else:
-                    idle += 1
+                    idle += not lease.node.is_at_work(threads)
         return idle
 
     def _could_be(self, lease: Lease, nodes: frozenset[str]) -> bool:
@@ -336,7 +377,10 @@ class Leases:
         """
         for lease in leases:
             held_up = lease.is_held_up(now, _TAKE_BACK_S)
-            if lease.node is None or len(lease.jobs) < 2 or not (held_up or idle):
+            if lease.node is None or not lease.jobs or not (held_up or idle):
+                continue
+            # One that is alone waits only where others have the cores.
+            if len(lease.jobs) == 1 and not lease.node.is_at_work(lease.threads):
                 continue
             for job in sorted(lease.jobs, key=lambda job: job.order):
                 waits = not (job.seen_running or job.asked_back or job.cancelling)

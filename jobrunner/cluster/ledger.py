@@ -4,6 +4,7 @@ Guarantees:
 
 - a job is at one node at a time, and is begun at most ``1 + retries`` times: what was sent to a node that is lost may
   have begun, and counts as an attempt; what was not sent goes to another;
+- a job is sent to a node where it waits for none but those that its own lease was sent before it;
 - a job that takes long is sent only to a lease that has nothing else, so that no other is lost with it; of shorter ones
   a lease has a little more, as `Lengths` says;
 - CANCELLED is told when the node has said that nothing of the job is alive; where its node, place or cluster is lost
@@ -243,7 +244,7 @@ class Ledger:
 
     def _leave(self, job: ClusterJob, node: KnownNode) -> None:
         """A job is at its node no more."""
-        del node.jobs[job.order]
+        node.remove(job)
         self.running -= job.seen_running
         lease = self.leases.get(job.lease)
         if lease is not None:
@@ -284,25 +285,29 @@ class Ledger:
                 was_idle = not lease.jobs
                 if was_idle and vacancies < 1:
                     continue
-                self._fill(lease, fair)
+                self._fill(lease, fair, precedence)
                 vacancies -= was_idle and bool(lease.jobs)
 
-    def _fill(self, lease: Lease, fair: int) -> None:
+    def _fill(self, lease: Lease, fair: int, precedence: Precedence) -> None:
         """Send a lease what it may have of the jobs that wait, its fair share at the most."""
-        assert lease.node is not None
-        if not any(lease.node.fits(lease.threads, memory) for memory in self._queues.needs(lease.threads)):
+        node, needs = lease.node, self._queues.needs(lease.threads)
+        assert node is not None
+        if not needs or not node.has_room(lease.threads, min(needs), lease.number):
             return
         passed = []
         while (job := self._queues.head(lease.threads)) is not None:
             depth = self._depth(job)
             if len(lease.jobs) >= min(depth, lease.depth, fair):
                 break
+            has_room = node.has_room(lease.threads, job.options.memory_bytes, lease.number)
+            if not has_room and precedence.keeps(node, job):
+                break
             entry = self._queues.pop(lease.threads)
-            if lease.node.takes(job.options):
+            if has_room:
                 lease.depth = min(lease.depth, depth)
                 self._send(job, lease)
             else:
-                passed.append(entry)  # for another node
+                passed.append(entry)  # for another node, or later
         self._queues.put_back(lease.threads, passed)
 
     def _depth(self, job: ClusterJob) -> int:
@@ -322,7 +327,7 @@ class Ledger:
         job.attempts += 1
         if job.attempts > 1:
             job.fields = {}
-        node.jobs[job.order] = job
+        node.add(job)
         lease.jobs.add(job)
         for shared in job.shared:
             try:
@@ -518,6 +523,7 @@ class Ledger:
                 self._take_outcome(job, node, *facts[1:])
             elif kind == "running":
                 self._take_fields(job, node, facts[1])
+                node.saw_running(job)
                 self.running += not job.seen_running
                 job.seen_running, job.seen = True, time.monotonic()
                 lease = self.leases.get(job.lease)

@@ -14,8 +14,26 @@ from jobrunner.options import JobOptions
 __all__ = ["KnownNode", "Lease", "Precedence"]
 
 
+class _Use:
+    """What the jobs of one lease take up of a node: they are one after another, as far as there is no room beside them.
+
+    Attributes:
+        jobs: how many there are.
+        memory: bytes of the largest that there was.
+    """
+
+    __slots__ = ("jobs", "memory")
+
+    def __init__(self) -> None:
+        self.jobs = self.memory = 0
+
+
 class KnownNode:
-    """A node, as the keeper sees it."""
+    """A node, as the keeper sees it.
+
+    Its lanes run a job as soon as there are cores and memory for it, in the order in which they come: one for which
+    there is none waits there, and so do those that come after it.
+    """
 
     def __init__(self, name: str, description: Mapping[str, Any]) -> None:
         self.name = name
@@ -32,12 +50,58 @@ class KnownNode:
         # How many operations the next message may have, where one before was too large; None: all that there are.
         self.most: int | None = None
         self.jobs: dict[int, ClusterJob] = {}
+        # What they take up, by lease, and what that leaves; how many cores those have that were seen to run.
+        self._uses: dict[int | None, _Use] = {}
+        self.free_cores: int = self.cores
+        self.free_memory: int = self.memory
+        self.cores_at_work = 0
         # The numbers of the shared objects that it has.
         self.shares: set[int] = set()
         # What was printed there and may not be written yet, in order: its number there, and at this process's writer.
         self.printed: deque[tuple[int, int]] = deque()
         # How many bytes of what was printed there it will not be told, so far, that they are written.
         self.printed_bytes = 0
+
+    def add(self, job: ClusterJob) -> None:
+        """A job is sent there, for its lease."""
+        self.jobs[job.order] = job
+        use = self._uses.get(job.lease)
+        if use is None:
+            use = self._uses[job.lease] = _Use()
+            self.free_cores -= job.options.threads
+        use.jobs += 1
+        more = job.options.memory_bytes - use.memory
+        if more > 0:
+            use.memory += more
+            self.free_memory -= more
+
+    def saw_running(self, job: ClusterJob) -> None:
+        """One of its jobs has started."""
+        if not job.seen_running:
+            self.cores_at_work += job.options.threads
+
+    def remove(self, job: ClusterJob) -> None:
+        """A job is there no more."""
+        del self.jobs[job.order]
+        if job.seen_running:
+            self.cores_at_work -= job.options.threads
+        use = self._uses[job.lease]
+        use.jobs -= 1
+        if not use.jobs:
+            del self._uses[job.lease]
+            self.free_cores += job.options.threads
+            self.free_memory += use.memory
+
+    def has_room(self, threads: int, memory: int, lease: int | None = None) -> bool:
+        """Whether a job of so many threads and bytes would wait there for none but those of its own lease."""
+        use = self._uses.get(lease)
+        if use is not None:
+            return threads <= self.threads and memory <= self.free_memory + use.memory
+        return threads <= min(self.threads, self.free_cores) and memory <= self.free_memory
+
+    def is_at_work(self, threads: int) -> bool:
+        """Whether what was seen to run there leaves less than so many cores."""
+        return self.cores_at_work + threads > self.cores
 
     def fits(self, threads: int, memory: int) -> bool:
         """Whether a job of so many threads and bytes could run there."""
@@ -103,7 +167,8 @@ class Precedence(NamedTuple):
     Attributes:
         first: that job, the next for which there is a node; None: there is none.
         yielding: the numbers of threads that make room for it.
-        nodes: where they do: the names of the nodes that it could have a place on.
+        nodes: where they do: the names of the nodes that it could have a place on; or that of the one where it has a
+            place already, and waits for room.
     """
 
     first: ClusterJob | None
@@ -113,3 +178,7 @@ class Precedence(NamedTuple):
     def bars(self, threads: int, node: str) -> bool:
         """Whether jobs of so many threads are not to be sent to a node."""
         return threads in self.yielding and node in self.nodes
+
+    def keeps(self, node: KnownNode, job: ClusterJob) -> bool:
+        """Whether a node is kept for a job, though there is no room yet, from those behind it."""
+        return job is self.first and node.name in self.nodes and node.takes(job.options)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobrunner import JobError, WorkerDiedError, gather, wait
-from jobrunner.cluster import leases, ledger
+from jobrunner.cluster import leases, ledger, queues
 from jobrunner.cluster.job import State
 from jobrunner.cluster.keeper import Keeper
 from jobrunner.executors.future import JobFuture
@@ -31,6 +31,12 @@ def _state(job: JobFuture[Any]) -> State:
     record: Any = job.record
     state: State = record.state
     return state
+
+
+def _node(job: JobFuture[Any]) -> str:
+    record: Any = job.record
+    name: str = record.node
+    return name
 
 
 def _await_state(jobs: list[JobFuture[Any]], state: State) -> None:
@@ -356,3 +362,73 @@ def test_nothing_is_sent_to_a_place_that_the_engine_has_taken_away(gate: Gate, t
         assert waiting.result(timeout=60) == 1
         assert waiting.report().attempts == 1
     assert lines(Path(starts)) == ["0"] * (1 + retries) + ["1"]
+
+
+@pytest.mark.parametrize("max_workers", [None, 2])
+@pytest.mark.parametrize(
+    ("options", "chooses"),
+    [({"threads": 2}, True), ({"memory_limit": "700MiB"}, True), ({"memory_limit": "700MiB"}, False)],
+)
+def test_no_job_waits_at_a_node_where_another_has_the_room_that_it_needs(
+    gate: Gate, tmp_path: Path, options: dict[str, Any], chooses: bool, max_workers: int | None
+) -> None:
+    starts = str(tmp_path / "starts")
+    nodes = {"one": GIB, "two": GIB}
+    with NearbyExecutor(nodes, cores=2, chooses=chooses, max_workers=max_workers, **options) as executor:
+        held = executor.submit(work, starts, 0, gate.path)
+        gate.await_arrival()
+        others = [executor.submit(work, starts, number) for number in range(1, 8)]
+        assert gather(others, timeout=60) == list(range(1, 8))
+        last = [executor.submit(long_work, starts, number, gate.path) for number in range(8, 10)]
+        gate.await_arrival()
+        while State.NEW in {_state(job) for job in last}:
+            wait(last, timeout=0.01)
+        assert {_state(job) for job in last} == {State.SENT, State.QUEUED}
+        # What waits is not lost with either of them.
+        executor.link.go(_node(held))
+        with pytest.raises(WorkerDiedError, match="was lost"):
+            held.result(timeout=60)
+        gate.release()
+        gate.await_arrival()
+        gate.release()
+        assert gather(last, timeout=60) == [8, 9]
+
+
+def test_what_waits_for_the_cores_of_one_node_holds_up_none_at_another_and_has_its_turn(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "FAIR_S", 0.0)  # others make room at once
+    starts = str(tmp_path / "starts")
+    with NearbyExecutor({"one": GIB, "two": GIB}, cores=2, chooses=True) as executor:
+        held = [executor.submit(long_work, starts, number, gate.path) for number in range(3)]
+        gate.await_arrival(3)
+        places = [_node(job) for job in held]
+        wide = executor.with_options(threads=2).submit(work, starts, 3)
+        (alone,) = (job for job in held if places.count(_node(job)) == 1)
+        others = [job for job in held if job is not alone]
+        assert others[0].cancel()
+        # The core that is free beside the one that runs alone is kept.
+        for number in range(4, 20):
+            assert executor.submit(work, starts, number).result(timeout=60) == number
+        assert not wait([wide], timeout=0.5).done
+        assert alone.cancel()
+        assert wide.result(timeout=60) == 3
+        assert others[1].running()
+        gate.release()
+
+
+@pytest.mark.parametrize("chooses", [True, False])
+def test_what_waits_for_memory_has_its_turn_however_many_smaller_ones_are_behind_it(
+    gate: Gate, tmp_path: Path, chooses: bool
+) -> None:
+    starts = str(tmp_path / "starts")
+    with NearbyExecutor({"one": GIB}, cores=2, chooses=chooses) as executor:
+        small = executor.with_options(memory_limit="300MiB")
+        held = small.submit(work, starts, 0, gate.path)
+        gate.await_arrival()
+        large = executor.with_options(memory_limit="800MiB").submit(work, starts, 1)
+        behind = [small.submit(work, starts, number) for number in range(2, 12)]
+        assert not wait([large, *behind], timeout=0.5).done
+        gate.release()
+        assert gather([held, large, *behind], timeout=60) == list(range(12))
+    assert lines(Path(starts))[:2] == ["0", "1"]
