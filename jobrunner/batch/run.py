@@ -376,6 +376,10 @@ class _Run:
         status, value, error = _ending(future)
         if isinstance(error, ClusterLostError):
             raise error  # no fault of the point: it is run by whoever resumes
+        ended = self.stopping or work.id in self.revoked
+        if ended and isinstance(error, WorkerDiedError) and not isinstance(error, MemoryLimitExceeded):
+            # Its node was lost before it had said that the point has ended: that is run again, too.
+            status, error = OutcomeStatus.CANCELLED, None
         prepared = None
         if status is OutcomeStatus.DONE:
             try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jobrunner import WorkerDiedError
 from jobrunner.batch import Outcome, OutcomeStatus, Seeding, StopRequest, run_points, sweep
 from jobrunner.batch.seeds import point_seed
 
@@ -197,3 +198,36 @@ def test_a_report_comes_along_where_the_future_has_one() -> None:
     outcomes: list[Outcome] = []
     run_points(inverse, sweep(x=[1]), Reporting(), on_outcome=outcomes.append)
     assert outcomes[0].report == "the report"  # type: ignore[comparison-overlap]
+
+
+class _LostFuture(concurrent.futures.Future[None]):
+    """A job whose node is lost when it is to be cancelled."""
+
+    def cancel(self) -> bool:
+        if not self.done():
+            self.set_exception(WorkerDiedError("node n was lost while it had the job"))
+        return False
+
+
+class _LosingExecutor(concurrent.futures.Executor):
+    """Asks for a stop when it has a few jobs."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+        self.jobs = 0
+
+    def submit(self, *_: Any, **__: Any) -> concurrent.futures.Future[Any]:
+        self.jobs += 1
+        if self.jobs == 3:
+            self._stop.request()
+        return _LostFuture()
+
+
+def test_a_point_whose_node_is_lost_while_it_is_being_ended_has_not_failed() -> None:
+    stop = StopRequest()
+    executor = _LosingExecutor(stop)
+    outcomes: list[Outcome] = []
+    summary = run_points(inverse, sweep(x=range(10)), executor, stop=stop, on_outcome=outcomes.append)
+    assert (summary.done, summary.failed, summary.cancelled) == (0, 0, 10)
+    assert executor.jobs == 3
+    assert [outcome.status for outcome in outcomes] == [OutcomeStatus.CANCELLED] * 3
