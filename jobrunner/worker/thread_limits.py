@@ -7,6 +7,7 @@ threadpoolctl is installed it is put back after the job.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import Any
 
@@ -14,6 +15,8 @@ __all__ = ["ThreadLimits"]
 
 # Modules without which there is no such library to look for.
 _USERS = frozenset({"numpy", "scipy", "torch", "numba", "mkl", "sklearn", "numexpr", "jax", "qiskit_aer"})
+# A variable that threadpoolctl sets for others when it is imported: one job would see it, and those after it not.
+_SET_BY_IMPORT = "KMP_DUPLICATE_LIB_OK"
 
 
 class ThreadLimits:
@@ -45,10 +48,13 @@ class ThreadLimits:
         self._modules = len(sys.modules)
         if _USERS.isdisjoint(sys.modules):
             return
+        said = os.environ.get(_SET_BY_IMPORT)
         try:
             import threadpoolctl  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
             return
+        if said is None:
+            os.environ.pop(_SET_BY_IMPORT, None)
         known = {library.filepath: threads for library, threads in self._libraries}
         with contextlib.suppress(Exception):  # a library that it can't ask is left as it is
             self._libraries = [

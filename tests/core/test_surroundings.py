@@ -30,6 +30,7 @@ import pytest
 from jobrunner import LocalExecutor
 from tests.core.gates import use_cpu
 from tests.core.oddities import hold_interpreter_lock
+from tests.core.scripts import Script
 
 numpy = pytest.importorskip("numpy")
 
@@ -201,6 +202,16 @@ def test_what_a_job_changes_is_put_back_in_the_same_worker(one_worker: LocalExec
     before = one_worker.submit(state).result()
     one_worker.submit(_CHANGES[change]).exception()
     assert one_worker.submit(state).result() == before
+
+
+def test_all_jobs_of_a_worker_that_loads_numpy_see_the_same_environment(script: Callable[..., Script]) -> None:
+    caller = script(
+        "import os\nfrom jobrunner import LocalExecutor\n"
+        "def look():\n    import numpy\n    return sorted(os.environ.items())\n"
+        "with LocalExecutor(1) as executor:\n    seen = [executor.submit(look).result() for _ in range(4)]\n"
+        "assert seen == seen[:1] * 4, [set(one) ^ set(seen[0]) for one in seen]\n"
+    )
+    caller.check()
 
 
 def test_handlers_of_crashes_are_put_back_where_python_has_had_faulthandler_from_its_start(
