@@ -333,15 +333,14 @@ class _Server:
         """A frame that tells how far what the job has printed goes; nothing where it has printed nothing."""
         if self._end.output is None:
             return b""
-        streams = self._surroundings.streams
+        printed = self._surroundings.streams.printed
         try:
-            streams.check_open()
+            try:
+                ends = printed(self._words, self._caller_has_gone, replaced=self._touched.state)
+            except OSError:
+                self._touched.state = True
+                ends = printed(self._words, self._caller_has_gone, replaced=True)
         except OSError:
-            self._touched.state = True
-        try:
-            ends = streams.printed(self._words, self._caller_has_gone)
-        except OSError:
-            self._touched.state = True
             ends = UNKNOWN_END, UNKNOWN_END
         if ends == self._printed and UNKNOWN_END not in ends:
             return b""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import io
-import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -46,13 +45,12 @@ class StandardStreams:
         self._streams = [getattr(sys, name) for name in _NAMES]
         self._manners = [_manner(stream) for stream in self._streams]
 
-    def printed(self, words: memoryview, gone: Callable[[], object]) -> tuple[int, int]:
+    def printed(self, words: memoryview, gone: Callable[[], object], *, replaced: bool) -> tuple[int, int]:
         """How many bytes have gone into the pipes that stdout and stderr are, whether the caller has read them or not.
-
-        Also where a job has put something else in their place.
 
         Args:
             words: the words of the progress page.
+            replaced: whether something else may be in the place of descriptors 1 and 2 by now.
             gone: called while the caller is in the midst of reading for long; waits a little, and tells whether it has
                 gone.
 
@@ -60,22 +58,12 @@ class StandardStreams:
             Of stdout and stderr; `UNKNOWN_END` where the caller has gone, or this system doesn't tell.
 
         Raises:
-            OSError: the copies of their descriptors are closed.
+            OSError: their descriptors are closed; if `replaced`, the copies of these.
         """
         if ioctl is None:
             return UNKNOWN_END, UNKNOWN_END
-        _, out, err = self._copies
+        out, err = self._copies[1:] if replaced else (1, 2)
         return _printed(out, words, ProgressPage.OUT_READ, gone), _printed(err, words, ProgressPage.ERR_READ, gone)
-
-    def check_open(self) -> None:
-        """Look whether descriptors 1 and 2 are open.
-
-        Raises:
-            OSError: one of them is not.
-        """
-        if ioctl is not None:
-            _flags(1)
-            _flags(2)
 
     def restore_streams(self) -> None:
         """Put back those that were replaced; whether they are usable is another matter."""
@@ -104,17 +92,18 @@ class StandardStreams:
 
 
 def _printed(number: int, words: memoryview, word: int, gone: Callable[[], object]) -> int:
-    for attempt in itertools.count():
-        before = words[word]
+    tries = _TRIES
+    while True:
+        before: int = words[word]
         if not before & 1:
             ioctl(number, FIONREAD, _COUNT)
             if words[word] == before:
-                return int(before // 2 + _COUNT[0])
-        if attempt < _TRIES:
+                return before // 2 + _COUNT[0]
+        if tries:
+            tries -= 1
             give_way()
         elif gone():
-            break
-    return UNKNOWN_END
+            return UNKNOWN_END
 
 
 def _copy(number: int) -> int:

@@ -497,20 +497,19 @@ def test_a_worker_knows_how_much_was_printed_though_it_is_read_meanwhile(tmp_pat
     words = _words()
     ends = []
     with _printing() as (streams, out, _), open(tmp_path / "file", "wb") as file:
-        ends.append(streams.printed(words, lambda: True))
+        ends.append(streams.printed(words, lambda: True, replaced=False))
         os.write(1, b"four")
         os.write(2, b"six")
-        ends.append(streams.printed(words, lambda: True))
+        ends.append(streams.printed(words, lambda: True, replaced=False))
         words[ProgressPage.OUT_READ] = 2 * len(os.read(out, 3))
-        ends.append(streams.printed(words, lambda: True))
+        ends.append(streams.printed(words, lambda: True, replaced=False))
         # A job has put a file in the place of stdout, and closed stderr.
-        streams.check_open()
         os.dup2(file.fileno(), 1)
         os.close(2)
         with pytest.raises(OSError, match="Bad file descriptor"):
-            streams.check_open()
+            streams.printed(words, lambda: True, replaced=False)
         os.write(1, b"in the file")
-        ends.append(streams.printed(words, lambda: True))
+        ends.append(streams.printed(words, lambda: True, replaced=True))
     assert ends == [(0, 0), (4, 3), (4, 3), (4, 3)]
 
 
@@ -527,5 +526,5 @@ def test_a_worker_waits_for_a_caller_that_is_in_the_midst_of_reading_unless_it_i
     with _printing() as (streams, _, err):
         os.write(2, b"eight")
         words[ProgressPage.ERR_READ] = 1
-        ends = [streams.printed(words, lambda: True), streams.printed(words, not_yet)]
+        ends = [streams.printed(words, lambda: True, replaced=False), streams.printed(words, not_yet, replaced=False)]
     assert ends == [(0, UNKNOWN_END), (0, 5)]
