@@ -33,6 +33,7 @@ from jobrunner.processes import (
     is_resource_tracker,
     open_pidfd,
     signal_masks,
+    wait_for_exit,
     wait_readable,
 )
 from jobrunner.streams import working_streams
@@ -172,29 +173,31 @@ class WorkerProcess:
         """
         deadline = time.monotonic() + timeout
         below_gone = True
+        trackers: set[ProcessId] = set()
         if not self.wait(0):
             # While it lives, stopped, what it started stays below it (it is a subreaper), and can't grow by its doing.
             if hasattr(signal, "SIGSTOP"):
                 self.send_signal(signal.SIGSTOP)
                 self._take_account()
-            tracked = False
 
             def below() -> list[ProcessId]:
-                nonlocal tracked
                 found = find_descendants(self.pid)
-                others = [process for process in found if not is_resource_tracker(process)]
-                tracked = len(others) < len(found)
-                return others
+                trackers.update(filter(is_resource_tracker, found))
+                return [process for process in found if process not in trackers]
 
             below_gone = end_processes(below, deadline)
             self.kill()
             gone = self.wait(max(0.0, deadline - time.monotonic()))
-            if below_gone and gone and self._pidfd is not None and not tracked:
+            if below_gone and gone and self._pidfd is not None and not trackers:
                 return True
-        # It was dead before, or is now: what it started has moved to another parent, and is known by session and tag.
-        gone = end_with_trackers(
-            lambda: [found for found in find_tagged(self.tag, [self.pid]) if found.pid != self.pid], deadline
-        )
+
+        def left() -> list[ProcessId]:
+            # It is dead: what it started has moved to another parent, and is known by session and tag.
+            found = [process for process in find_tagged(self.tag, [self.pid]) if process.pid != self.pid]
+            known = (tracker for tracker in trackers if not wait_for_exit(tracker, 0.0))
+            return list({**dict.fromkeys(found), **dict.fromkeys(known)})
+
+        gone = end_with_trackers(left, deadline)
         return gone and below_gone and self.wait(max(0.0, deadline - time.monotonic()))
 
     def _take_account(self) -> None:
