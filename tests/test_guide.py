@@ -47,7 +47,11 @@ def _page(name: str) -> str:
 def environment(tmp_path: Path) -> dict[str, str]:
     """The variables of a shell in which this interpreter and this checkout's `jobrunner` are found first."""
     # A worker of Dask's that is ended in the midst of a heartbeat says so, now and then.
-    return {**shell_variables(tmp_path, 110), "DASK_LOGGING__DISTRIBUTED": "critical"}
+    variables = {**shell_variables(tmp_path, 110), "DASK_LOGGING__DISTRIBUTED": "critical"}
+    if "PYTHONWARNINGS" in variables:
+        # A scheduler warns of another one on this machine, as other tests start them.
+        variables["PYTHONWARNINGS"] += ",ignore:Port 8787 is already in use"
+    return variables
 
 
 def _comparable(output: str) -> str:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +63,9 @@ class _Guarded:
     """A caller that has started a guardian, with what it may leave behind: of its own, and of another's."""
 
     def __init__(self, script: Callable[..., Script], spool: Path, then: str = _STAY, without: str = "") -> None:
-        self.caller = script(_CALLER + then, f"{_GUARDIAN}{without}guardian.main()", "guarded.", spool)
+        # Its own: the guardian of another test would end what carries the same.
+        tag = f"guarded-{uuid.uuid4().hex}."
+        self.caller = script(_CALLER + then, f"{_GUARDIAN}{without}guardian.main()", tag, spool)
         self.left, self.others, *two = self.caller.pids(4)
         # In the order in which they come to say so.
         self.guardian = max(two, key=lambda pid: parent_of(pid) in two)
