@@ -62,6 +62,7 @@ class Forwarder(OutputWriter):
         return 0
 
     def print(self, fd: int, data: bytes, source: object) -> int:
+        """See `OutputWriter.print`: it is told, or held back."""
         with self._lock:
             self.handed += 1
             self.backlog += len(data)
@@ -105,6 +106,7 @@ class Forwarder(OutputWriter):
             call()
 
     def has_room(self, when: Callable[[], object]) -> bool:
+        """See `OutputWriter.has_room`."""
         with self._lock:
             if self.backlog < AHEAD_BYTES:
                 return True

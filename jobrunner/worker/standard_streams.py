@@ -50,9 +50,9 @@ class StandardStreams:
 
         Args:
             words: the words of the progress page.
-            replaced: whether something else may be in the place of descriptors 1 and 2 by now.
             gone: called while the caller is in the midst of reading for long; waits a little, and tells whether it has
                 gone.
+            replaced: whether something else may be in the place of descriptors 1 and 2 by now.
 
         Returns:
             Of stdout and stderr; `UNKNOWN_END` where the caller has gone, or this system doesn't tell.

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jobrunner
-from jobrunner import errors
+from jobrunner import errors, processes
 from jobrunner.backend import Backend, Capabilities
 from jobrunner.executors.callbacks import CallbackThreads, on_callback_thread
 from jobrunner.handover import EventTokenCounter, ProgressPage, TokenCounter, open_tokens
@@ -42,8 +42,10 @@ from jobrunner.processes import (
     ProcessId,
     end_descendants,
     end_processes,
+    end_with_trackers,
     find_descendants,
     find_tagged,
+    is_resource_tracker,
     open_pidfd,
     signal_name,
     wait_for_exit,
@@ -409,6 +411,31 @@ def test_tagged_processes_are_found_by_tag_and_by_session(gate: Gate) -> None:
 
 def test_the_searching_process_is_never_found() -> None:
     assert os.getpid() not in [process.pid for process in find_tagged("", [os.getsid(0)])]
+
+
+@pytest.mark.parametrize("proc", [True, False], ids=["proc", "psutil"])
+def test_a_resource_tracker_is_known_and_ends_by_itself_once_the_others_are_dead(
+    proc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its end of the pipe is at its end when the other process is dead, as with a real one.
+    tracker = subprocess.Popen(
+        [sys.executable, "-c", "def main(): input()\n'from any.resource_tracker import main;main()'\n"
+         "try:\n    main()\nexcept EOFError:\n    raise SystemExit(7)"],
+        stdin=subprocess.PIPE,
+    )  # fmt: skip
+    other = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], stdout=tracker.stdin)
+    assert tracker.stdin is not None
+    tracker.stdin.close()
+    found = {process.pid: process for process in find_descendants(os.getpid())}
+    ours = [found[other.pid], found[tracker.pid]]
+    if not proc:
+        monkeypatch.setattr(processes, "_USE_PROC", False)
+        monkeypatch.setattr(processes, "_entry", processes._proc_entry)  # start times are of the kernel's unit
+    assert [is_resource_tracker(process) for process in ours] == [False, True]
+    assert end_with_trackers(
+        lambda: [process for process in ours if not wait_for_exit(process, 0.0)], time.monotonic() + 30
+    )
+    assert (other.wait(), tracker.wait()) == (-signal.SIGKILL, 7)
 
 
 def test_ending_nothing_succeeds() -> None:
